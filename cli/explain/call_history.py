@@ -1,4 +1,4 @@
-"""May this call pass, at any time in history; and when it was last otherwise, by which event."""
+"""Decides whether a call passes at a version, and finds the event that last changed this decision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from shared.records.events import APPLIED, Event, ObjectKey
 from shared.records.snapshot import Commit, Snapshot
 
 _MOST_COMPILED = 200
-"""Events of one version that are compiled one by one to find the one that decided."""
+"""Limit of the events of one version that are compiled one by one to find the one that decided."""
 
 
 class CallQuery(msgspec.Struct, frozen=True):
-    """The call that is asked about; names as in `meshlog check`."""
+    """The call in question; names as in `meshlog check`."""
 
     caller: str
     called: str
@@ -31,19 +31,19 @@ class CallQuery(msgspec.Struct, frozen=True):
 
 
 class DecisionChange(msgspec.Struct, frozen=True):
-    """The commit before which the decision was another."""
+    """The commit that changed the decision."""
 
     version: int
     before: bool
     """Whether the call was allowed before."""
     events: list[LoggedEvent]
-    """What was in that version."""
+    """The events of that version."""
     decisive: LoggedEvent | None = None
-    """The one event of these that turned the decision; None if it was not looked for, or there is no one."""
+    """The one event of these that changed the decision; None if it was not searched for, or no single event did."""
 
 
 async def decide(timeline: Timeline, snapshot: Snapshot, call: CallQuery) -> list[CallAnswer]:
-    """The decision by the configuration that was published; raises `BadInputError` for names that are not there."""
+    """Decide by the published configuration. Raises `BadInputError` for names that do not exist in it."""
     about = timeline.source.about
     state = living(await timeline.state(snapshot.version))
     events = [item.event for item in state.values()]
@@ -56,10 +56,10 @@ async def decide(timeline: Timeline, snapshot: Snapshot, call: CallQuery) -> lis
 
 
 async def last_otherwise(timeline: Timeline, version: int, call: CallQuery) -> DecisionChange | None:
-    """When the decision was last another than at `version`; none if it never was, in what the log keeps.
+    """Return the last change of the decision up to `version`, or None if the log keeps no change.
 
-    The published versions are gone through once, forwards, and the newest turn is remembered. Where one of the two ends
-    does not exist there is no decision, and no turn; nor where the log has forgotten who was there.
+    Reads the published versions once, forwards, and keeps the newest change. There is no decision, and no change, at
+    versions where one of the two ends does not exist, or whose pods the log has trimmed.
     """
     about = timeline.source.about
     known = await complete_from(timeline.source)
@@ -95,7 +95,7 @@ async def last_otherwise(timeline: Timeline, version: int, call: CallQuery) -> D
 
 
 async def _decisive(timeline: Timeline, call: CallQuery, since: int, events: list[LoggedEvent]) -> LoggedEvent | None:
-    """The event after which the decision was its last: found by compiling after each one, from the version before."""
+    """Return the event that last changed the decision: compiles after each one, from the version before."""
     if len(events) > _MOST_COMPILED:
         return None
     about = timeline.source.about
@@ -122,7 +122,7 @@ async def _decisive(timeline: Timeline, call: CallQuery, since: int, events: lis
 
 
 def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, LoggedEvent], call: CallQuery, cluster: str) -> bool | None:
-    """Whether the call is allowed; None while one of its ends is not there."""
+    """Whether the call is allowed; None if one of its ends does not exist."""
     directory = Directory((item.event for item in there.values()), cluster=cluster)
     try:
         answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
@@ -132,13 +132,13 @@ def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, LoggedEvent], call: C
 
 
 def _may_matter(commit: Commit, namespaces: set[str]) -> bool:
-    """Whether a commit changes what the sidecars of some namespaces are told; permissive classes are of any."""
+    """Whether a commit changes the configuration of the sidecars of some namespaces; permissive classes are of any."""
     homes = {name.partition("/")[0] for name in commit.views} | {key.split("/")[1] for key in commit.proxies}
     return bool(homes & namespaces) or any("/" not in name for name in commit.views)
 
 
 class _ObjectsPresent:
-    """The pods and services of some namespaces, as they come and go."""
+    """The pods and services of some namespaces at a version that advances."""
 
     def __init__(self, timeline: Timeline, namespaces: set[str], *, until: int) -> None:
         self.events: dict[ObjectKey, Event] = {}
@@ -148,7 +148,7 @@ class _ObjectsPresent:
         self._begun = False
 
     async def advance(self, version: int) -> bool:
-        """Take the events up to a version; whether there was any about a pod, a service or its endpoints."""
+        """Apply the events up to a version. Returns whether one was of a pod, a service or its endpoints."""
         moved = False
         if not self._begun:
             self._next, self._begun = await anext(self._history, None), True
@@ -165,7 +165,7 @@ class _ObjectsPresent:
 
 
 async def _advance(timeline: Timeline, snapshot: Snapshot, commit: Commit) -> bool:
-    """Fold the next commit in; false if the log has forgotten what it stands on."""
+    """Apply the next commit. Returns False if the log has trimmed its parent."""
     if commit.parent in {0, snapshot.version}:
         snapshot.apply(commit)
         return True

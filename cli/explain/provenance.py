@@ -1,9 +1,9 @@
-"""Why a proxy holds a resource: from the bytes in Envoy to objects, versions and people.
+"""Explains why a proxy holds a resource: traces its bytes to objects, versions and authors.
 
-The compiler records what it reads, so the past is compiled again (only the namespaces that can matter), must give
-the very same bytes, and is asked what it read. That is complete, but more than a person wants: of ten pods behind a
-service nine could go and the bytes would stay. So each object is taken out in turn: what the bytes do not survive
-*decides*; the rest was *read*, and a change of it, not its removal alone, could matter.
+The compiler records its reads. So the past is compiled again (only the namespaces that can matter), which must result
+in the same bytes, and the reads of the resource are listed. That list is complete, but longer than a person wants: of
+ten pods behind a service nine could be deleted and the bytes would stay. So each object is removed in turn. An object
+*decides* if the bytes change without it; the others were *read*: their change, not only their removal, could matter.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from shared.records.events import ObjectKey
 from shared.records.snapshot import LDS, Cause, Resource, ResourceId, Snapshot
 
 MOST_TRIED = 400
-"""Objects that are taken out one by one; an answer with more of them is not split."""
+"""Limit of the objects that are removed one by one; an answer with more of them is not split."""
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """An object that a resource was made from."""
+    """An object that a resource was compiled from."""
 
     cause: Cause
     happened: LoggedEvent | None
@@ -40,7 +40,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class AccessRule(msgspec.Struct, frozen=True):
-    """A rule inside the resource, and the object that it comes from."""
+    """A rule inside the resource, and the objects that it comes from."""
 
     name: str
     objects: list[ObjectKey]
@@ -48,7 +48,7 @@ class AccessRule(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Why a proxy holds a resource."""
+    """The cause of a resource of a proxy."""
 
     proxy: str
     resource: Resource
@@ -57,15 +57,15 @@ class Explanation(msgspec.Struct, frozen=True):
     read: list[Reason]
     rules: list[AccessRule]
     split: bool
-    """Whether what decides was told from what was read."""
+    """Whether the deciding objects were separated from those that were only read."""
     inconsistent: list[str] = []
-    """What is inconsistent in all that the proxy holds at this version, one sentence each; usually nothing."""
+    """Inconsistencies of all that the proxy holds at this version, one sentence each; usually empty."""
 
 
 async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str, name: str) -> Explanation:
     """Explain one resource of one proxy at the snapshot's version.
 
-    Raises `BadInputError` if the proxy does not hold it, `LostHistoryError` if the log cannot tell any more.
+    Raises `BadInputError` if the proxy does not hold it, `LostHistoryError` if the log no longer keeps its causes.
     """
     view = snapshot.views[class_of(snapshot, proxy)]
     digest = view.get(type_url, {}).get(name)
@@ -81,7 +81,7 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
         looking = trial.begin(state.values())
         if trial.holds(looking):
             return _explained(trial, looking, state, resource, snapshot)
-    # An object that cannot be read leaves its last good form in force, which only the events before it tell.
+    # An object that cannot be decoded leaves its last valid form in force, which is only in the events before it.
     events_before = [item async for item in timeline.history(until=snapshot.version)]
     looking = trial.begin(events_before)
     if trial.holds(looking):
@@ -125,11 +125,12 @@ def _explained(
 def _part(
     about: About, snapshot: Snapshot, view: dict[str, dict[str, str]], resource: Resource, proxy: str
 ) -> ObjectSelection:
-    """Where everything is that can matter: the namespaces of what the resource and the way out were made from.
+    """Select the namespaces that can matter: those that the resource and the outbound listener were compiled from.
 
-    What was recorded when the bytes were made may be older objects than those that hold them up now; but not of
-    other namespaces, or else the listener would differ. What comes in is of the pod's own namespace: many others may
-    hold the same bytes, made from objects that do not matter here. Whether it was enough is tried.
+    The causes recorded at that time may be older objects than those that the bytes depend on now. But they are of the
+    same namespaces, or else the listener would differ. Inbound resources depend on the pod's own namespace: many other
+    proxies may hold the same bytes, compiled from objects that do not matter here. The caller checks that the selection
+    was sufficient.
     """
     outbound = view.get(LDS, {}).get(OUTBOUND_LISTENER)
     made = [snapshot.resources[LDS, OUTBOUND_LISTENER, outbound]] if outbound is not None else []
@@ -140,7 +141,7 @@ def _part(
 
 
 class RemovalTrial:
-    """Whether a proxy would hold exactly this resource, were there other objects."""
+    """Tests whether a proxy would hold exactly this resource if other objects existed."""
 
     def __init__(self, about: About, proxy: str, identity: ResourceId) -> None:
         self.proxy = proxy
@@ -150,7 +151,7 @@ class RemovalTrial:
         self._identity = identity
 
     def begin(self, state: Iterable[LoggedEvent]) -> ProxyExplanation:
-        """Fold a state."""
+        """Return a compilation of a state."""
         looking = ProxyExplanation(settings_of(self._about), self.pod)
         looking.fold((item.event, item.sequence) for item in state)
         return looking
@@ -160,7 +161,7 @@ class RemovalTrial:
         return looking.find(self._identity) is not None
 
     def deciding(self, looking: ProxyExplanation, candidates: list[LoggedEvent]) -> set[ObjectKey]:
-        """The objects without which the proxy would not hold these bytes: each is taken out, and put back."""
+        """Return the objects without which the proxy would not hold these bytes: each is removed, then restored."""
         found: set[ObjectKey] = set()
         for item in candidates:
             looking.fold([(deletion(item.event), item.sequence)])
@@ -171,12 +172,12 @@ class RemovalTrial:
 
 
 def deletion(event: events.Event) -> events.Event:
-    """The event that says that this object is gone."""
+    """Return the event that deletes this object."""
     return msgspec.structs.replace(event, operation=events.DELETED, object=None, api_version="")
 
 
 def rules(resource: Resource, state: Iterable[LoggedEvent]) -> list[AccessRule]:
-    """The access rules in a resource, each with the TrafficTarget and the routes that it comes from."""
+    """Return the access rules in a resource, each with the TrafficTarget and the routes that it comes from."""
     by_name = {(item.event.kind, item.event.namespace, item.event.name): item for item in state}
     found: dict[str, AccessRule] = {}
     for name, policy in sorted(_policies(decoded(resource))):
@@ -202,7 +203,7 @@ def _routes(target: LoggedEvent) -> list[tuple[str, str]]:
 
 
 def _policies(value: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Every `policies` map inside a message."""
+    """Return every `policies` map inside a message."""
     if isinstance(value, list):
         return [found for item in cast("list[Any]", value) for found in _policies(item)]
     if not isinstance(value, dict):

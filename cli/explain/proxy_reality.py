@@ -1,7 +1,7 @@
-"""Whether the proxies of a call do what the decision says: what they last acknowledged, refused, or never received.
+"""Compares a decision with the state of the proxies: the version that each acknowledged, rejected, or did not receive.
 
-A decision is read from what was published. A proxy that refuses a version, or has not acknowledged it, goes on with
-what it holds, and may do otherwise.
+A decision is derived from what was published. A proxy that has rejected a version, or not acknowledged it, keeps its
+previous configuration and may behave differently.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _NAMED = 5
 
 
 async def remarks(source: LogSource, answers: Sequence[CallAnswer], *, version: int) -> list[str]:
-    """A sentence for each proxy of the calls that is not in sync.
+    """Return a sentence for each proxy of the calls that is not in sync.
 
-    Empty if all are, if `version` is not the newest, and of an exported file: its proxies have gone on since.
+    Empty if all are in sync, if `version` is not the newest, or if the source is an exported file, which is outdated.
     """
     if source.archive is not None:
         return []
@@ -35,7 +35,7 @@ async def remarks(source: LogSource, answers: Sequence[CallAnswer], *, version: 
 
 
 def _proxies(answers: Sequence[CallAnswer]) -> list[str]:
-    """`namespace/pod` of both ends of every way, each once, callers first."""
+    """Return `namespace/pod` of both ends of each call, without duplicates, callers first."""
     callers = [answer.caller for answer in answers]
     called = [way.pod.partition("/")[2] for answer in answers for way in answer.ways if way.pod]
     return list(dict.fromkeys([*callers, *called]))

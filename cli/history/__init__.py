@@ -1,1 +1,1 @@
-"""What the log can be asked: any past version, what differs, why, what if. Works on a live log and on a file of one."""
+"""Queries of the log: a past version, the differences of two, the cause of a change. Reads a live log or an export."""

@@ -1,15 +1,15 @@
-"""The file that a log is taken away in: one file, checksummed, read from any place in the middle.
+"""The format of an exported log: one file, checksummed, with random access.
 
     magic | block | block | … | table of contents | length of it | its SHA-256 | magic
 
-A *block* is up to 500 records of one stream, MessagePack below zlib. The table of contents says for each block where
-it is, which sequences it holds and its SHA-256, so that its own digest covers the whole file, and a reader
-fetches one record without reading the rest. Between the blocks of events stand *state* blocks: the newest record of
-each object at that place, so that a past state needs no replay from the beginning, and an export may begin in the
-middle of history.
+A *block* holds up to 500 records of one stream, as MessagePack compressed by zlib. For each block the table of contents
+holds its offset, its sequences and its SHA-256. So the digest of the table covers the whole file, and a reader fetches
+one record without reading the rest. Between the blocks of events stand *state* blocks: the newest record of each
+object at that position. So a past state needs no replay from the beginning, and an export may begin in the middle of
+history.
 
-What is in the file: events, commits, keyframes, status, certificates (public parts). Signing requests stay out: they
-hold tokens, sealed, but nobody needs them for history. Private keys are in no stream at all.
+The file holds events, commits, keyframes, status, certificates (public parts). Signing requests are left out: they
+hold sealed tokens and no query of history reads them. Private keys are in no stream.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MAGIC = b"meshlog-log/1\n"
 BLOCK_RECORDS = 500
 BLOCK_BYTES = 256 * 1024
 STATE_EVERY = 20_000
-"""Events between two states in the file: so many are read at most to know the objects at a version."""
+"""Events between two states in the file: at most this many are read to rebuild the objects at a version."""
 MOST_BLOCK_BYTES = 32 * 1024 * 1024
-"""Bytes of a block when it is decompressed. Those that are written hold `BLOCK_BYTES` and one record more."""
+"""Limit of a decompressed block in bytes. The writer closes a block at the first record beyond `BLOCK_BYTES`."""
 MOST_CONTENTS_BYTES = 16 * 1024 * 1024
-"""Bytes of the table of contents: enough for 50 GB of log."""
+"""Limit of the table of contents in bytes: enough for 50 GB of log."""
 MOST_HEADERS = 64
-"""Headers of one record."""
+"""Limit of the headers of one record."""
 NOUNS = ("events", "snapshots", "keyframes", "status", "certs")
-"""Streams that a file holds; each is optional but the first."""
+"""Streams that a file holds; each except the first is optional."""
 
 _LENGTH = 8
 _DIGEST = 32
@@ -47,11 +47,11 @@ _TAIL = _LENGTH + _DIGEST + len(MAGIC)
 
 
 class BrokenArchiveError(BadInputError):
-    """The file is no export of a log, was cut short, or was changed."""
+    """The file is not an export of a log, is truncated, or was modified."""
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
-    """Where some records of one stream are."""
+    """The position of a block: some records of one stream."""
 
     offset: int
     length: int
@@ -63,7 +63,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     """Bytes of the records' payloads."""
     first_time: int
     digest: bytes
-    """SHA-256 of the block as it stands in the file."""
+    """SHA-256 of the compressed block."""
 
 
 class ArchiveState(msgspec.Struct, frozen=True, array_like=True):
@@ -74,7 +74,7 @@ class ArchiveState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """Whose log it is, and what one must be told to compile it again."""
+    """The mesh that the log is of, and the settings that its compiler needs to compile it again."""
 
     cluster: str
     prefix: str
@@ -83,9 +83,9 @@ class About(msgspec.Struct, frozen=True):
     trust_domain: str
     service_domain: str
     build: str
-    """Of the command that wrote the file."""
+    """Build of the command that wrote the file."""
     exported: str
-    """When, RFC 3339."""
+    """Time of the export, RFC 3339."""
     budgets: dict[str, int] = {}
     """Limits of objects and namespaces that differ from their defaults (`shared.policy.budgets`)."""
 
@@ -104,12 +104,12 @@ Item = tuple[str, int, int, dict[str, str], bytes]
 _ENCODER = msgspec.msgpack.Encoder()
 _BoundedItem = tuple[str, int, int, Annotated[dict[str, str], Meta(max_length=MOST_HEADERS)], bytes]
 _ITEMS = msgspec.msgpack.Decoder(Annotated[list[_BoundedItem], Meta(max_length=BLOCK_RECORDS)])
-"""Lengths are looked at before anything is made: a few bytes can say that there are billions of items."""
+"""Lengths are checked before anything is allocated: a few bytes can declare billions of items."""
 _CONTENTS = msgspec.msgpack.Decoder(Contents)
 
 
 class ArchiveWriter:
-    """Writes one file, front to back."""
+    """Writes one file sequentially."""
 
     def __init__(self, file: BinaryIO, about: About) -> None:
         self._file = file
@@ -122,7 +122,7 @@ class ArchiveWriter:
         self._noun = ""
 
     def add(self, noun: str, record: Record) -> None:
-        """The next record of a stream; all of one stream come before the next stream begins."""
+        """Add the next record of a stream. All records of a stream are added before those of the next."""
         if noun != self._noun:
             self._flush()
             self._noun = noun
@@ -133,7 +133,7 @@ class ArchiveWriter:
             self._flush()
 
     def add_state(self, sequence: int, records: list[Record]) -> None:
-        """The newest record of each object after the event at `sequence`."""
+        """Add the newest record of each object after the event at `sequence`."""
         self._flush()
         ordered = sorted(records, key=lambda record: record.sequence)
         self._states.append(ArchiveState(sequence, [self._block(piece) for piece in _pieces(ordered)]))
@@ -183,7 +183,7 @@ def _pieces(records: list[Record]) -> Iterator[list[Record]]:
 
 
 def read_contents(file: BinaryIO, path: str) -> Contents:
-    """The table of contents; raises `BrokenArchiveError` for a file that is no export or was cut short or changed."""
+    """Return the table of contents. Raises `BrokenArchiveError` if the file is no export, truncated or modified."""
     try:
         size = file.seek(0, 2)
     except OSError as error:
@@ -215,7 +215,7 @@ def read_contents(file: BinaryIO, path: str) -> Contents:
 
 
 def _check(contents: Contents, size: int, path: str) -> None:
-    """Every block is inside the file, and those of a stream follow each other: what readers rely on."""
+    """Check that every block is inside the file and that the blocks of a stream are contiguous: readers rely on it."""
     lists = [*contents.streams.items(), *(("state", state.blocks) for state in contents.states)]
     for noun, blocks in lists:
         before = 0
@@ -234,7 +234,7 @@ def _check(contents: Contents, size: int, path: str) -> None:
 
 
 def read_block(file: BinaryIO, block: Block, path: str) -> list[Item]:
-    """The records of a block; raises `BrokenArchiveError` if a byte of it was changed."""
+    """Return the records of a block. Raises `BrokenArchiveError` if its digest differs."""
     file.seek(block.offset)
     body = file.read(block.length)
     if hashlib.sha256(body).digest() != block.digest:
@@ -254,7 +254,7 @@ def read_block(file: BinaryIO, block: Block, path: str) -> list[Item]:
 
 
 def _decompressed(body: bytes) -> bytes:
-    """Raises `zlib.error` for what is no zlib stream, is cut short, or holds more than a block may."""
+    """Decompress a block. Raises `zlib.error` if it is no zlib stream, is truncated, or exceeds the limit."""
     inflate = zlib.decompressobj()
     content = inflate.decompress(body, MOST_BLOCK_BYTES)
     if inflate.unconsumed_tail:
@@ -265,6 +265,6 @@ def _decompressed(body: bytes) -> bytes:
 
 
 def record_of(item: Item, pending: int = 0) -> Record:
-    """An item of a block as the log gives it."""
+    """Convert an item of a block into a record as the log returns it."""
     subject, sequence, time, headers, payload = item
     return Record(subject=subject, sequence=sequence, payload=payload, time=time, headers=headers, pending=pending)

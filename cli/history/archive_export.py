@@ -1,4 +1,4 @@
-"""`meshlog export`: a log, or a part of it, into one file."""
+"""Writes a log, or a range of its events, to one file (`meshlog export`)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from shared.records import chunked_payload
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """What a file holds."""
+    """Summary of an exported file."""
 
     path: str
     bytes: int
     records: dict[str, int]
-    """By stream."""
+    """Number of records, by stream."""
     first: int
-    """Sequences of events."""
+    """Sequence of the first event; `last` is that of the last."""
     last: int
 
 
 async def export(
     source: LogSource, path: Path, *, first: int = 1, last: int | None = None, state_every: int = STATE_EVERY
 ) -> Exported:
-    """Write the events from `first` to `last` with all that belongs to them; the file appears only when it is whole.
+    """Write the events from `first` to `last` and the records that they need. The file appears when it is complete.
 
-    An export that begins in the middle starts with the state there, so that it can be compiled all the same.
+    An export that begins in the middle of the log starts with the state at that event, so that it can be compiled.
     """
     _, end = await source.events.bounds()
     last = end if last is None else min(last, end)
@@ -58,7 +58,7 @@ async def export(
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
-    """A whole file takes the place of the one that is there: of a folder, a device or a pipe it must not."""
+    """Refuse a folder, a device or a pipe: the complete file replaces what is at `path`."""
     try:
         wrong = not path.name or (path.exists() and not path.is_file())
     except (OSError, ValueError) as error:
@@ -72,7 +72,7 @@ async def _events(source: LogSource, writer: ArchiveWriter, first: int, last: in
     if source.archive is not None:
         begins, _ = await source.events.bounds()
         newest = {record.subject: record for record in source.archive.state(until=begins - 1)[1]}
-    # A state that lacks what the log has forgotten is no state: better none.
+    # A state without the records that the log has trimmed would be incomplete: write none.
     whole_from = await complete_from(source)
     count, due = 0, 0
     async for record in source.events.read(start=1, subjects=source.scope):
@@ -92,7 +92,7 @@ async def _events(source: LogSource, writer: ArchiveWriter, first: int, last: in
 
 
 async def _others(log: LogReader, noun: str, writer: ArchiveWriter, *, until: int, last: int) -> int:
-    """The rest goes along whole, up to the versions that the events reach: what came before explains them."""
+    """Write another stream up to the versions that the events reach, with all earlier records."""
     count = 0
     async for record in log.read():
         if record.sequence > until:

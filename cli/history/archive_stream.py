@@ -1,4 +1,4 @@
-"""A stream in an exported file, read as a live one is."""
+"""Reads the streams of an exported file through the interface of a live log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERYTHING = ">"
 
 
 class Archive:
-    """An open file, and the blocks of it that were read last."""
+    """An open exported file, with a cache of the blocks that were read last."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = _opened(path)
@@ -34,17 +34,17 @@ class Archive:
             self._file.close()
             raise
         self._kept: OrderedDict[int, tuple[list[Item], int]] = OrderedDict()
-        """Blocks that were read last, each with the bytes of its payloads."""
+        """Cached blocks, each with the bytes of its payloads."""
         self._kept_bytes = 0
         self.foreign = ForeignRecords()
-        """What is passed over: files of older builds hold it."""
+        """Records that are skipped: files of older builds hold them."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def items(self, block: Block) -> list[Item]:
-        """The records of a block."""
+        """Return the records of a block."""
         if block.offset in self._kept:
             self._kept.move_to_end(block.offset)
             return self._kept[block.offset][0]
@@ -58,23 +58,23 @@ class Archive:
         return items
 
     def check(self) -> int:
-        """Read every block and check its digest; how many records there are."""
+        """Read every block and check its digest. Returns the number of records."""
         states = [block for state in self.contents.states for block in state.blocks]
         for block in (*(block for blocks in self.contents.streams.values() for block in blocks), *states):
             read_block(self._file, block, str(self.path))
         return sum(block.count for blocks in self.contents.streams.values() for block in blocks)
 
     def stream(self, noun: str) -> FileLog:
-        """One stream of the file; empty if the file does not hold it."""
+        """Return one stream of the file; empty if the file does not hold it."""
         return FileLog(self, noun, self.contents.streams.get(noun, []))
 
     def state(self, *, until: int) -> tuple[int, list[Record]]:
-        """The newest state at or before an event, and at which event it stands; (0, []) if there is none."""
+        """Return the newest state at or before an event, and the sequence of its event; (0, []) if there is none."""
         reached, items = self.state_items(until=until)
         return reached, [record_of(item) for item in items.values()]
 
     def state_items(self, *, until: int) -> tuple[int, dict[str, Item]]:
-        """The same as it stands in the file, by subject."""
+        """Return the same state as the items of the file, by subject."""
         found = [state for state in self.contents.states if state.sequence <= until]
         if not found:
             return 0, {}
@@ -82,9 +82,9 @@ class Archive:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file; raises `BadInputError` if it is none or cannot be read."""
+    """Open the file. Raises `BadInputError` if there is none or it cannot be read."""
     try:
-        # Opening a pipe would wait until something is written to it.
+        # Opening a pipe would block until another process writes to it.
         if path.exists() and not path.is_file():
             raise BadInputError("archive/unreadable", "is no file", about=str(path))
         return path.open("rb")
@@ -94,7 +94,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class FileLog:
-    """One stream of an exported file: what `cli.history.log_source.LogReader` asks of a log."""
+    """One stream of an exported file; implements `cli.history.log_source.LogReader`."""
 
     def __init__(self, archive: Archive, name: str, blocks: list[Block]) -> None:
         self.archive = archive
@@ -107,7 +107,7 @@ class FileLog:
         self._own = OwnRecords(self._filter, self._span, self._first)
 
     async def bounds(self) -> tuple[int, int]:
-        """First and last sequence; (1, 0) if it is empty."""
+        """Return the first and last sequence; (1, 0) if the stream is empty."""
         return (self._blocks[0].first, self._blocks[-1].last) if self._blocks else (1, 0)
 
     async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
@@ -118,19 +118,19 @@ class FileLog:
                 yield record
 
     async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
-        """The same as `read`: a file does not grow."""
+        """Yield the same as `read`: a file does not grow."""
         async for record in self.read(start=start, subjects=subjects):
             yield record
 
     async def at(self, sequence: int) -> Record | None:
-        """The first record at or after a sequence."""
+        """Return the first record at or after a sequence, or None if there is none."""
         for item in self._items(sequence):
             if await self._own.is_own(record := record_of(item), content=False):
                 return record
         return None
 
     async def last(self, subject: str) -> Record | None:
-        """The newest record of a subject or wildcard."""
+        """Return the newest record of a subject or wildcard, or None if there is none."""
         covers = covering([subject])
         for block in reversed(self._blocks):
             for item in reversed(self.archive.items(block)):
@@ -139,7 +139,7 @@ class FileLog:
         return None
 
     async def last_per_subject(self, subjects: str = EVERYTHING) -> list[Record]:
-        """The newest record of each subject that matches, by sequence."""
+        """Return the newest record of each subject that matches, by sequence."""
         covers = covering([subjects])
         newest = {item[0]: item for item in self._items(1) if covers(item[0])}
         found = {subject: record_of(item) for subject, item in newest.items()}
@@ -147,7 +147,7 @@ class FileLog:
         return sorted(own.values(), key=lambda record: record.sequence)
 
     def items(self, start: int = 1) -> Iterator[Item]:
-        """The records from `start` on as they stand in the file, for who reads all of them; no foreign ones."""
+        """Yield the items from `start` on, for callers that read all of them; foreign records are skipped."""
         for item in self._items(start):
             record = record_of(item)
             if not self._filter.why_foreign(record) and not (

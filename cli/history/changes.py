@@ -1,4 +1,4 @@
-"""What differs between two versions: objects, the views of classes, proxies, what is left out."""
+"""Computes the differences between two versions: objects, the views of classes, proxies, quarantined objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.records.snapshot import Quarantined, Snapshot
 
 
 class ChangedResource(msgspec.Struct, frozen=True):
-    """A resource name of a class: which bytes before, which after; empty: none."""
+    """A resource name of a class, with the hash before and after; empty if the class does not hold it."""
 
     type_url: str
     name: str
@@ -25,12 +25,12 @@ class ChangedResource(msgspec.Struct, frozen=True):
 
 
 class VersionDifference(msgspec.Struct, frozen=True):
-    """From one snapshot to another."""
+    """The differences from one snapshot to another."""
 
     classes: dict[str, list[ChangedResource]]
-    """By class, those with a change; of a class that came or went, all its names."""
+    """Changed resources by class; of a class that was added or removed, all its names."""
     proxies: dict[str, tuple[str, str]]
-    """Proxy → class before and after; empty: it was not there."""
+    """Proxy → class before and after; empty if the proxy is not in that snapshot."""
     newly_left_out: list[Quarantined]
     no_longer_left_out: list[Quarantined]
     joined: list[str] = []
@@ -39,13 +39,13 @@ class VersionDifference(msgspec.Struct, frozen=True):
 
     @property
     def nothing(self) -> bool:
-        """Whether the two are the same."""
+        """Whether the two snapshots are equal."""
         left_out = self.newly_left_out or self.no_longer_left_out
         return not (self.classes or self.proxies or left_out or self.joined or self.left)
 
 
 def between(before: Snapshot, after: Snapshot) -> VersionDifference:
-    """What differs; pure."""
+    """Return the differences between two snapshots; pure."""
     classes: dict[str, list[ChangedResource]] = {}
     for name in sorted({*before.views, *after.views}):
         old, new = before.views.get(name, {}), after.views.get(name, {})
@@ -67,7 +67,7 @@ def between(before: Snapshot, after: Snapshot) -> VersionDifference:
 
 
 def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[ChangedResource]:
-    """What differs between two views."""
+    """Return the differences between two views."""
     found: list[ChangedResource] = []
     for type_url in sorted({*before, *after}):
         old, new = before.get(type_url, {}), after.get(type_url, {})
@@ -82,13 +82,13 @@ def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, 
 
 
 def membership(difference: VersionDifference) -> list[str]:
-    """Namespaces that come and go, as sentences."""
+    """Return a sentence for each namespace that joins or leaves the mesh."""
     joined = [f"namespace {name}: becomes a member" for name in difference.joined]
     return [*joined, *(f"namespace {name}: is no member any more" for name in difference.left)]
 
 
 def distinct(difference: VersionDifference) -> dict[ChangedResource, list[str]]:
-    """Each change once, with the classes that see it: most are shared by many."""
+    """Return each change once, with the classes that see it: most changes are shared by many."""
     found: dict[ChangedResource, list[str]] = {}
     for name, changes in difference.classes.items():
         for change in changes:
@@ -97,7 +97,7 @@ def distinct(difference: VersionDifference) -> dict[ChangedResource, list[str]]:
 
 
 async def objects_between(timeline: Timeline, after: int, until: int) -> dict[ObjectKey, list[LoggedEvent]]:
-    """The events between two versions, by object, in order. Raises `LostHistoryError` if some are forgotten."""
+    """Return the events between two versions, by object, in order. Raises `LostHistoryError` if some are trimmed."""
     first, _ = await timeline.source.events.bounds()
     if first > after + 1:
         raise LostHistoryError(
@@ -111,9 +111,9 @@ async def objects_between(timeline: Timeline, after: int, until: int) -> dict[Ob
 
 
 async def object_at(timeline: Timeline, kind: str, namespace: str, name: str, version: int) -> LoggedEvent | None:
-    """The newest event of an object at a version, of the epoch then; none if it had none yet.
+    """Return the newest event of an object at a version, of the epoch then, or None if it had none yet.
 
-    Raises `LostHistoryError` if the log has forgotten a part of what was there.
+    Raises `LostHistoryError` if the log has trimmed a part of the state.
     """
     source = timeline.source
     subject = source.streams.event_subject(source.about.cluster, kind, namespace, name)

@@ -1,8 +1,8 @@
-"""`HEAD~n`: so many versions back, where pins are no versions of their own.
+"""Resolves `HEAD~n`: the n-th version before the newest, where pins are not counted as versions.
 
-A pin says nothing new: it puts an old version's policy in force again. So going back from a pinned mesh leads to the
-version before the one that the pin names; otherwise a second `rollback HEAD~1` would put in force what the first took
-back. The end of a pin is passed over as well, with all that was published meanwhile, unless policy was recorded then.
+A pin adds no policy: it puts that of an old version in force again. So one step back from a pinned mesh leads to the
+version before the pinned one; otherwise a second `rollback HEAD~1` would restore what the first one undid. The end of
+a pin is skipped too, with every version published during the pin, unless policy was recorded in that time.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, in_force_by, v
 
 
 class PinEvent(msgspec.Struct, frozen=True):
-    """An event of the pin."""
+    """A pin, or the end of one."""
 
     sequence: int
     version: int
-    """What it pins the mesh to; 0: it ends the pin."""
+    """The version that the mesh is pinned to; 0 if the event ends the pin."""
 
 
 async def version_back(timeline: Timeline, steps: int) -> int:
-    """The version so many before the newest; raises `BadInputError` if the log keeps fewer."""
+    """Return the version `steps` before the newest. Raises `BadInputError` if the log keeps fewer."""
     turns, version = await _turns(timeline), await timeline.head()
     for _ in range(steps):
         try:
@@ -50,7 +50,7 @@ async def _one_back(timeline: Timeline, turns: list[PinEvent], version: int) -> 
 
 
 def _began(turns: list[PinEvent], end: PinEvent) -> int:
-    """Sequence of the pin that an event ended, of the first if several followed each other."""
+    """Return the sequence of the pin that an event ended; if several pins followed each other, of the first."""
     began = end.sequence
     for turn in reversed([turn for turn in turns if turn.sequence < end.sequence]):
         if not turn.version:
@@ -60,7 +60,7 @@ def _began(turns: list[PinEvent], end: PinEvent) -> int:
 
 
 async def _recorded(timeline: Timeline, after: int, until: int) -> bool:
-    """Whether policy was recorded meanwhile."""
+    """Whether policy was recorded between two events."""
     async for item in timeline.history(after=after, until=until):
         if item.event.kind in PINNED_KINDS:
             return True
@@ -74,6 +74,6 @@ async def _turns(timeline: Timeline) -> list[PinEvent]:
         try:
             version = version_of(item.event) if in_force_by(item.event) is not None else 0
         except events.CorruptEventError:
-            continue  # compilers pass over it too
+            continue  # compilers skip it too
         found.append(PinEvent(item.sequence, version))
     return found

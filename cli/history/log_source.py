@@ -1,7 +1,7 @@
-"""Where history is read from: the log of the running mesh, any NATS server, or an exported file.
+"""Opens the source of history: the log of the running mesh, any NATS server, or an exported file.
 
-`--log` says which: a file, `nats://host:port`, or nothing for the embedded mesh of this machine. Reading needs no
-right to write: streams are looked at as they are, none is created.
+The value of `--log` is a file, `nats://host:port`, or empty for the embedded mesh of this machine. Reading needs no
+write permission: streams are opened as they exist, none is created.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from shared.records.subjects import Streams
 
 LOG_VARIABLE = "MESHLOG_LOG"
 NO_LOG = "log/none"
-"""Code of the refusal to read a log that does not answer."""
+"""Error code if a log does not answer."""
 
 
 class LogReader(Protocol):
-    """One stream, as far as reading goes; `EventLog` is one, and so is a stream of a file."""
+    """The read methods of one stream; implemented by `EventLog` and by a stream of a file."""
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Name of the stream."""
         ...
 
     def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
@@ -62,7 +62,7 @@ class LogReader(Protocol):
 
 
 class LogSource(msgspec.Struct, frozen=True):
-    """The streams of one mesh, and whose they are."""
+    """The streams of one mesh, and the mesh that they are of."""
 
     about: About
     events: LogReader
@@ -71,32 +71,32 @@ class LogSource(msgspec.Struct, frozen=True):
     status: LogReader
     certs: LogReader
     archive: Archive | None = None
-    """The file, if it is one."""
+    """The file, or None if the log is live."""
     writable: EventLog | None = None
-    """The events as a log that can be written, if it is live."""
+    """The events as a log that can be written, or None if the source is a file."""
     pins: EventLog | None = None
-    """Where copies of pins are kept, if it is live."""
+    """The stream of copies of pins, or None if the source is a file."""
     requests: LogReader | None = None
-    """Signing requests that wait, if it is live."""
+    """Pending signing requests, or None if the source is a file."""
     leases: LogReader | None = None
-    """Who leads, if it is live."""
+    """The leader leases, or None if the source is a file."""
     foreign: ForeignRecords = msgspec.field(default_factory=ForeignRecords)
-    """What was passed over while reading."""
+    """Records that were skipped while reading."""
     remembered: dict[int, int] = {}
-    """First sequence of the log → from where on states are complete, once that was found out."""
+    """Cache: first sequence of the log → the sequence from which on states are complete."""
 
     @property
     def streams(self) -> Streams:
-        """Names of streams and subjects."""
+        """Names of the streams and subjects."""
         return Streams(prefix=self.about.prefix)
 
     @property
     def scope(self) -> str:
-        """Every event of the cluster."""
+        """Subject pattern of every event of the cluster."""
         return self.streams.cluster_scope(self.about.cluster)
 
     def stream(self, noun: str) -> LogReader:
-        """One of the streams by its noun."""
+        """Return a stream by its noun."""
         return {
             "events": self.events,
             "snapshots": self.snapshots,
@@ -107,7 +107,7 @@ class LogSource(msgspec.Struct, frozen=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The argument that says which log."""
+    """Add the argument that names the log."""
     parser.add_argument(
         "--log",
         default=os.environ.get(LOG_VARIABLE, ""),
@@ -119,13 +119,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def collect_rarely() -> None:
-    """A snapshot is millions of objects that stay: visiting them again and again cost more than half of the time."""
+    """Collect garbage less often: scans of a snapshot's millions of long-lived objects took half of the time."""
     gc.set_threshold(1_000_000, 50, 1000)
 
 
 @contextlib.asynccontextmanager
 async def opened(where: str, *, within: float = 10.0) -> AsyncGenerator[LogSource]:
-    """The log at `where` (see `add_arguments`), let go at the end. Raises `BadInputError` if there is none.
+    """Open the log at `where` (see `add_arguments`) and close it at the end. Raises `BadInputError` if there is none.
 
     `within`: seconds for the first answer.
     """
@@ -145,7 +145,7 @@ async def opened(where: str, *, within: float = 10.0) -> AsyncGenerator[LogSourc
 
 
 def of_archive(archive: Archive) -> LogSource:
-    """An exported file as a source."""
+    """Return an exported file as a source."""
     events, snapshots, keyframes, status, certs = (archive.stream(noun) for noun in NOUNS)
     return LogSource(
         about=archive.contents.about,

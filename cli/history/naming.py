@@ -1,4 +1,4 @@
-"""How objects, resources and people are called in answers, and how a person calls them in questions."""
+"""Formats the names of objects, resources and persons for output, and parses the names of arguments."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from shared.records.events import ObjectKey
 from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot, proxy_key
 
 TYPES = {"cluster": CDS, "endpoints": EDS, "listener": LDS, "route": RDS}
-"""What a person writes → type URL."""
+"""Type name of an argument → type URL."""
 _SHORT = {"c": "cluster", "e": "endpoints", "endpoint": "endpoints", "l": "listener", "r": "route", "routes": "route"}
 _NAMES = {type_url: name for name, type_url in TYPES.items()}
 
 
 def type_name(type_url: str) -> str:
-    """`cluster`, `endpoints`, `listener` or `route`."""
+    """Return `cluster`, `endpoints`, `listener` or `route`."""
     return _NAMES.get(type_url, type_url.rpartition(".")[2])
 
 
 def parse_resource(text: str) -> tuple[str, str]:
-    """Type URL and name of `TYPE/NAME`; raises `BadInputError`."""
+    """Return the type URL and name of `TYPE/NAME`. Raises `BadInputError`."""
     kind, slash, name = text.partition("/")
     kind = _SHORT.get(kind.lower().removesuffix("s"), kind.lower())
     kind = kind if kind in TYPES else kind.removesuffix("s")
@@ -31,7 +31,7 @@ def parse_resource(text: str) -> tuple[str, str]:
 
 
 def parse_proxy(text: str, cluster: str) -> str:
-    """The key of the proxy in the pod `NS/POD`; raises `BadInputError`."""
+    """Return the key of the proxy in the pod `NS/POD`. Raises `BadInputError`."""
     namespace, slash, pod = text.partition("/")
     if not slash or not namespace or not pod or "/" in pod:
         raise BadInputError("history/proxy", "is no proxy: write NAMESPACE/POD", about=repr(text))
@@ -39,7 +39,7 @@ def parse_proxy(text: str, cluster: str) -> str:
 
 
 def parse_object(text: str) -> ObjectId:
-    """Kind, namespace and name of `KIND/NS/NAME` (or `KIND/NAME`); raises `BadInputError`."""
+    """Return kind, namespace and name of `KIND/NS/NAME` (or `KIND/NAME`). Raises `BadInputError`."""
     parts = text.split("/")
     if len(parts) not in {2, 3} or not all(parts):
         raise BadInputError("history/object", "is no object: write KIND/NAMESPACE/NAME", about=repr(text))
@@ -47,7 +47,7 @@ def parse_object(text: str) -> ObjectId:
 
 
 def class_of(snapshot: Snapshot, key: str) -> str:
-    """The class of a proxy; raises `BadInputError` that names its neighbours if there is no such proxy."""
+    """Return the class of a proxy. Raises `BadInputError` with names of other proxies if there is no such proxy."""
     proxy = snapshot.proxies.get(key)
     if proxy is not None:
         return proxy.workload_class
@@ -60,13 +60,13 @@ def class_of(snapshot: Snapshot, key: str) -> str:
 
 
 def who(happened: LoggedEvent) -> str:
-    """Who made a change: a person by the command, else the field manager in Kubernetes."""
+    """Return the author of a change: a person if the command wrote it, else the field manager in Kubernetes."""
     origin = happened.event.origin
     return origin.manager or {"list": "(found by listing)", "operator": "operator"}.get(origin.source, "-")
 
 
 def line(happened: LoggedEvent | None, key: ObjectKey, sequence: int) -> str:
-    """An event in one line: what, where in the log, when, by whom."""
+    """Format an event as one line: object, change, position in the log, time, author."""
     if happened is None:
         return f"{key}  at {sequence} (no longer in the log)"
     return f"{key}  {happened.event.operation} at {sequence}, {clock(happened.time)} by {who(happened)}"

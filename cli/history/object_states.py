@@ -1,10 +1,11 @@
-"""Which objects there were at a version: the newest record of each, of the epoch that was in force.
+"""Reads the objects at a version: the newest record of each, of the epoch that was in force.
 
-A file holds whole states now and then, so that little of it is read. A live log gives the newest state at once; a
-past one is read from the beginning of the log, only the subjects that matter.
+A file holds complete states at intervals, so that only a part of it is read. A live log returns the newest state
+directly; a past state is read from the beginning of the log, filtered by subject.
 
-An event that the log has forgotten would be an object missing from the answer, which might be the one that decided. So
-a state is told only where all that lived then is known to be in the log, and refused otherwise.
+An event that the log has trimmed would be an object missing from the answer, and it might be the one that decides. So
+a state is returned only if the log holds a record of every object that existed at that version; otherwise the query is
+refused.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from shared.streams import record_rules
 
 
 class LostHistoryError(MeshlogError):
-    """The log does not keep what the question needs."""
+    """The log no longer keeps the records that the query needs."""
 
 
 class ObjectSelection(msgspec.Struct, frozen=True):
-    """Some of the objects: those of these namespaces, those of these kinds wherever they are, and single ones."""
+    """A selection of objects: those of some namespaces, those of some kinds in any namespace, and single ones."""
 
     namespaces: frozenset[str] = frozenset()
-    """Empty string: of the objects in no namespace."""
+    """Namespaces; the empty string selects objects without a namespace."""
     kinds: frozenset[str] = frozenset()
     subjects: frozenset[str] = frozenset()
-    """Single objects, by where they stand in the log."""
+    """Subjects of single objects in the log."""
 
     def scopes(self, source: LogSource) -> list[str]:
-        """Patterns that cover it; one object may be in several."""
+        """Return the subject patterns of the selection; one object may match several."""
         streams, cluster = source.streams, source.about.cluster
         return [
             *(streams.namespace_scope(cluster, name) for name in sorted(self.namespaces)),
@@ -49,7 +50,7 @@ class ObjectSelection(msgspec.Struct, frozen=True):
         ]
 
     def holds(self, source: LogSource) -> Callable[[str], bool]:
-        """Whether a subject is in it."""
+        """Return a predicate: whether a subject is in the selection."""
         start = len(source.scope) - 1
         namespaces, kinds = set(map(escape, self.namespaces)), set(map(escape, self.kinds))
 
@@ -61,9 +62,9 @@ class ObjectSelection(msgspec.Struct, frozen=True):
 
 
 async def records_at(source: LogSource, version: int, part: ObjectSelection | None = None) -> list[Record]:
-    """The newest record of each object up to a version, by sequence, of the epoch in force then.
+    """Return the newest record of each object up to a version, by sequence, of the epoch in force then.
 
-    Raises `LostHistoryError` if the log has forgotten a part of them.
+    Raises `LostHistoryError` if the log has trimmed a part of them.
     """
     if source.archive is not None:
         if not source.archive.state_items(until=version)[0]:
@@ -89,21 +90,21 @@ async def records_at(source: LogSource, version: int, part: ObjectSelection | No
 
 
 async def newest_event(source: LogSource) -> int:
-    """Sequence of the cluster's newest event; 0 if there is none."""
+    """Return the sequence of the cluster's newest event; 0 if there is none."""
     record = await source.events.last(source.scope)
     return record.sequence if record is not None else 0
 
 
 def _counts(record: Record) -> bool:
-    """Whether what a record says counts: a pin that cannot be put in force leaves the one before it there."""
+    """Whether a record is in force: a pin that cannot be put in force leaves the previous pin in force."""
     return not record.subject.endswith(SUBJECT_END) or not record_rules.event(record)
 
 
 async def complete_from(source: LogSource) -> int:
-    """The first sequence from which on states are complete.
+    """Return the first sequence from which on states are complete.
 
-    Before a log forgets, the ingestor says again what lives and would be forgotten: from there on all is known, as it
-    is from the beginning of an epoch. If neither is in the log, only its end is known to be complete.
+    Before a trim the ingestor appends again every live object whose record would be removed. From there on states are
+    complete, as they are from the beginning of an epoch. If the log holds neither, only its end is complete.
     """
     first, _ = await source.events.bounds()
     last = await newest_event(source)
@@ -121,9 +122,9 @@ async def complete_from(source: LogSource) -> int:
 
 
 async def _said_again(source: LogSource, first: int) -> int:
-    """Where the newest of what was said again before the last trim ends, by what still is the newest of an object.
+    """Return the last sequence of what was appended again for the last trim, found by the newest record per object.
 
-    It is said in one go, so the rest of it follows at once. 0 if all of it has changed since, or the epoch.
+    These records are contiguous. Returns 0 if all of these objects have changed since, or the epoch has.
     """
     newest = await source.events.last_per_subject(source.scope)
     found = max((record.sequence for record in newest if _keeps(record, first)), default=0)
@@ -138,7 +139,7 @@ async def _said_again(source: LogSource, first: int) -> int:
 
 
 async def _searched(source: LogSource, begins: Record) -> int:
-    """The same by reading all of the log: also where an epoch begins. 0: neither is there."""
+    """Search the same in all of the log, and the beginning of an epoch too. Returns 0 if it holds neither."""
     known = 0
     async for record in source.events.read(start=begins.sequence, subjects=source.scope):
         if record.epoch != begins.epoch:
@@ -151,14 +152,14 @@ async def _searched(source: LogSource, begins: Record) -> int:
 
 
 def _keeps(record: Record, first: int) -> bool:
-    """Whether a record was said again for a trim, of which the mark behind it says how far it went."""
+    """Whether a record was appended again for a trim; the mark after these records holds the extent of the trim."""
     kept = record.headers.get(HEADER_KEPT, "")
     return kept.isdecimal() and int(kept) < first
 
 
 def begins_epoch(record: Record) -> bool:
-    """Whether nothing of its epoch came before a record."""
-    # A log without chains was never written by a mesh: nothing can be missing from it that we could know of.
+    """Whether a record is the first of its epoch."""
+    # A log without chains was not written by a mesh: a missing record in it cannot be detected.
     return record.headers.get(HEADER_CHAIN, GENESIS) == GENESIS
 
 
@@ -178,7 +179,7 @@ async def _check_kept(source: LogSource, version: int) -> None:
 
 
 async def _epoch_at(source: LogSource, version: int) -> str:
-    """The epoch of the cluster's newest event up to a version; empty if there is none."""
+    """Return the epoch of the cluster's newest event up to a version; empty if there is none."""
     first, _ = await source.events.bounds()
     if version >= await newest_event(source):
         newest = await source.events.last(source.scope)
@@ -192,7 +193,7 @@ async def _epoch_at(source: LogSource, version: int) -> str:
 
 
 def _in_file(source: LogSource, archive: Archive, version: int) -> tuple[dict[str, Item], str]:
-    """The newest record of each subject, from the state in the file that is nearest before, and the epoch in force."""
+    """Return the newest record of each subject, from the nearest earlier state in the file, and the epoch in force."""
     log = source.events
     assert isinstance(log, FileLog)
     reached, newest = archive.state_items(until=version)

@@ -1,4 +1,4 @@
-"""Put a past version's policy in force, and let go of it again: events that a person writes."""
+"""Writes and deletes the pin: the event by which a person puts a past version's policy in force."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ATTEMPTS = 50
 
 
 async def pin_to(timeline: Timeline, version: int, why: str) -> tuple[int, Pin]:
-    """Write the pin to a version; the sequence of its event, and the pin.
+    """Pin the mesh to a version. Returns the sequence of the event, and the pin.
 
-    Raises `BadInputError` for a log that cannot be written, or policy that does not fit into one record.
+    Raises `BadInputError` if the log cannot be written, or the policy does not fit into one record.
     """
     past = [
         (item.sequence, item.event)
@@ -40,9 +40,9 @@ async def pin_to(timeline: Timeline, version: int, why: str) -> tuple[int, Pin]:
 
 
 async def going_back(timeline: Timeline, version: int) -> list[tuple[ObjectKey, str]]:
-    """The policy objects that would change if the mesh were pinned to a version, and how, sorted.
+    """Return the policy objects that a pin to a version would change, and how, sorted.
 
-    Compared with what is in force now: that of another pin, if there is one.
+    Compared with the policy in force now, which may be that of another pin.
     """
     now = in_force(await timeline.state(await newest_event(timeline.source)))
     then = in_force(await timeline.state(version))
@@ -59,7 +59,7 @@ async def going_back(timeline: Timeline, version: int) -> list[tuple[ObjectKey, 
 
 
 async def unpin(source: LogSource) -> int:
-    """Delete the pin; the sequence of the event."""
+    """Delete the pin. Returns the sequence of the event."""
     return await _append(source, None)
 
 
@@ -94,14 +94,14 @@ async def _after_whatever_comes(log: EventLog, scope: str, draft: Draft) -> int:
         try:
             return (await log.append([draft], scope=scope, after=await log.tip(scope))).sequence
         except StaleWriterError:
-            # The ingestor was faster: the pin is about no object of its, so it goes after whatever came.
+            # The ingestor appended first. The pin depends on no object of the ingestor, so append it after that event.
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
 async def _keep_copy(source: LogSource, payload: bytes) -> None:
-    """For the day on which the events are derived anew: Kubernetes does not know of pins."""
+    """Keep a copy of the pin for an epoch that is derived from Kubernetes, which does not store pins."""
     if source.pins is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The compiler, run again over the past: the same code that the mesh runs, fed from history."""
+"""Compiles past states again with the code that the mesh runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.records.snapshot import Snapshot
 
 
 def settings_of(about: About) -> MeshSettings:
-    """What the compiler of this mesh was told."""
+    """Return the settings of this mesh's compiler."""
     return MeshSettings(
         cluster=about.cluster,
         mesh_name=about.mesh_name,
@@ -28,7 +28,7 @@ def settings_of(about: About) -> MeshSettings:
 def compiler_of(
     about: About, state: Iterable[LoggedEvent], *, serves: Callable[[ObjectName], bool] = lambda _: True
 ) -> Compiler:
-    """A compiler that has folded a state, for the proxies of the pods that it is to serve."""
+    """Return a compiler that has folded a state, for the proxies of the pods that `serves` accepts."""
     compiler = Compiler(settings_of(about), serves=serves, recording=False)
     for item in state:
         compiler.fold(item.event, item.sequence, epoch="history")
@@ -36,7 +36,7 @@ def compiler_of(
 
 
 def compiled(compiler: Compiler, before: Snapshot | None = None) -> Snapshot:
-    """The snapshot of what was folded; continues `before`, which is changed."""
+    """Return the snapshot of the folded events; continues `before`, which is modified."""
     snapshot = before or Snapshot()
     commit = compiler.commit(snapshot)
     if commit is not None:

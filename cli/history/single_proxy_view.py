@@ -1,7 +1,7 @@
-"""What one proxy held at a version, without looking at what the thousands of others did.
+"""Rebuilds the configuration of one proxy at a version without decoding that of the others.
 
-A keyframe is mostly bodies and causes of resources that one proxy does not hold. Here they are passed over as bytes:
-only the proxy, the view of its class and the resources in it are decoded.
+Most of a keyframe is bodies and causes of resources that one proxy does not hold. They are skipped as raw bytes: only
+the proxy, the view of its class and the resources in it are decoded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class ResourceOutline(msgspec.Struct, frozen=True, array_like=True):
-    """A resource whose body nobody needs yet."""
+    """A resource whose body is not decoded yet."""
 
     type_url: str
     name: str
@@ -38,7 +38,7 @@ class ResourceOutline(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CommitOutline(msgspec.Struct, frozen=True):
-    """A commit, as far as one proxy can be found in it."""
+    """The fields of a commit that are needed to find one proxy in it."""
 
     format: int
     version: int
@@ -59,7 +59,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 def read_outline(payload: bytes) -> CommitOutline:
-    """Read the outline of a commit; raises `SnapshotError` for bytes that are none."""
+    """Decode the outline of a commit. Raises `SnapshotError` if the bytes are no commit."""
     try:
         outline = _decoded(_OUTLINE, payload)
     except SnapshotError:
@@ -71,9 +71,9 @@ def read_outline(payload: bytes) -> CommitOutline:
 
 
 def single_proxy_snapshot(outlines: Sequence[CommitOutline], proxy: str) -> Snapshot:
-    """A snapshot with that proxy alone and what it holds; without it, if it is not there.
+    """Return a snapshot of that proxy alone and the resources that it holds; empty if there is no such proxy.
 
-    The outlines are those of commits that follow each other, the first of them a keyframe. Raises `SnapshotError`.
+    The outlines are those of consecutive commits, the first of them a keyframe. Raises `SnapshotError`.
     """
     last = outlines[-1]
     found = Snapshot()
@@ -105,7 +105,7 @@ def single_proxy_snapshot(outlines: Sequence[CommitOutline], proxy: str) -> Snap
 
 
 def _view(changes: Iterable[msgspec.Raw]) -> dict[str, dict[str, str]]:
-    """What a class holds after these changes of its view."""
+    """Return the view of a class after these changes of it."""
     view: dict[str, dict[str, str]] = {}
     for raw in changes:
         change = _decoded(_VIEW, raw)

@@ -1,7 +1,7 @@
-"""The past, by version: which commit, which snapshot, which objects. Reads as little of the log as the answer needs.
+"""Reads the past by version: commits, snapshots, objects. Reads as little of the log as the query needs.
 
-Versions only grow along the streams of commits and keyframes, so a version is found by bisection; a snapshot is the
-newest keyframe before it and the commits since.
+Versions increase along the streams of commits and keyframes, so a version is found by bisection. A snapshot is the
+newest keyframe at or before it and the commits since.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from shared.records.snapshot import Commit, Snapshot, SnapshotError, decode_comm
 
 
 class LoggedEvent(msgspec.Struct, frozen=True):
-    """An event with its place in the log."""
+    """An event with its position in the log."""
 
     sequence: int
     time: int
-    """When the log took it, nanoseconds since 1970."""
+    """Time at which the log stored it, nanoseconds since 1970."""
     event: Event
 
 
 class PublishedCommit(msgspec.Struct, frozen=True):
-    """A commit with when the log took it."""
+    """A commit with the time at which the log stored it."""
 
     time: int
     commit: Commit
 
 
 class Timeline:
-    """Answers about the past of one log."""
+    """Queries of the past of one log."""
 
     def __init__(self, source: LogSource) -> None:
         self.source = source
@@ -47,14 +47,14 @@ class Timeline:
     # Commits and snapshots
 
     async def head(self) -> int:
-        """The newest version published; raises `LostHistoryError` if there is none."""
+        """Return the newest version published. Raises `LostHistoryError` if there is none."""
         last = await self.source.snapshots.last(self.source.streams.snapshot_subject)
         if last is None:
             raise LostHistoryError("history/empty", "no version was ever published in this log")
         return chunked_payload.version_of(last)
 
     async def oldest(self) -> int:
-        """The oldest version that can be rebuilt; 0 if there is none."""
+        """Return the oldest version that can be rebuilt; 0 if there is none."""
         found: list[int] = []
         first, _ = await self.source.snapshots.bounds()
         record = await self.source.snapshots.at(first)
@@ -69,40 +69,40 @@ class Timeline:
         return min(found, default=0)
 
     async def newest_below(self, version: int) -> int:
-        """The newest version that is lower; raises `BadInputError` if the log keeps none."""
+        """Return the newest version below `version`. Raises `BadInputError` if the log keeps none."""
         before = await self.version_before(version)
         if not before:
             raise BadInputError("history/version", f"the log keeps no version before {version}")
         return before
 
     async def version_at(self, moment: int) -> int:
-        """The version in force at a time, nanoseconds since 1970."""
+        """Return the version in force at a time, nanoseconds since 1970."""
         record = await _newest(self.source.snapshots, lambda record: record.time <= moment)
         if record is None:
             raise BadInputError("history/time", "nothing was published yet at that time, or it is no longer kept")
         return chunked_payload.version_of(record)
 
     async def version_in_force(self, sequence: int) -> int:
-        """The newest version that holds no event after `sequence`."""
+        """Return the newest version that holds no event after `sequence`."""
         record = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) <= sequence)
         if record is None:
             raise BadInputError("history/version", f"the log keeps no version as old as {sequence}")
         return chunked_payload.version_of(record)
 
     async def is_whole(self) -> bool:
-        """Whether the log keeps the first commit that was ever published, or one that begins anew."""
+        """Whether the log keeps the first commit that was ever published, or one that starts anew."""
         async with contextlib.aclosing(self._payloads(after=0, until=None)) as payloads:
             async for _, payload in payloads:
                 return read_outline(payload).parent == 0
         return False
 
     async def version_before(self, sequence: int) -> int:
-        """The newest version that does not hold the event at `sequence`; 0 if the log keeps none as old."""
+        """Return the newest version without the event at `sequence`; 0 if the log keeps none so old."""
         record = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) < sequence)
         return 0 if record is None else chunked_payload.version_of(record)
 
     async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[PublishedCommit]:
-        """The commits of versions above `after`, up to `until`, in order."""
+        """Yield the commits of versions above `after`, up to `until`, in order."""
         async for time, payload in self._payloads(after=after, until=until):
             yield PublishedCommit(time, decode_commit(payload))
 
@@ -116,26 +116,26 @@ class Timeline:
                 try:
                     payload = assembler.feed(record)
                 except chunked_payload.BlobError:
-                    continue  # a commit that is damaged is missing: whoever needs it sees the gap
+                    continue  # a corrupt commit is skipped: callers that need it detect the gap
                 if payload is not None:
                     yield record.time, payload
 
     async def place_after(self, version: int) -> int:
-        """Sequence in the stream of commits from which on all are of later versions."""
+        """Return the sequence in the stream of commits from which on all versions are later."""
         if not version:
             return 1
         before = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) <= version)
         return before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
 
     async def commit(self, version: int) -> PublishedCommit:
-        """The commit of one version; raises `BadInputError` if there is none of exactly that version."""
+        """Return the commit of exactly that version. Raises `BadInputError` if there is none."""
         async for found in self.commits(after=version - 1, until=version):
             if found.commit.version == version:
                 return found
         raise BadInputError("history/version", f"{version} is no published version")
 
     async def snapshot(self, version: int) -> Snapshot:
-        """The snapshot in force at a version; raises `LostHistoryError` if the log no longer tells."""
+        """Return the snapshot in force at a version. Raises `LostHistoryError` if the log no longer keeps it."""
         snapshot = await self._keyframe(version) or Snapshot()
         try:
             async for found in self.commits(after=snapshot.version, until=version):
@@ -150,9 +150,9 @@ class Timeline:
         return snapshot
 
     async def single_proxy_snapshot(self, version: int, proxy: str) -> Snapshot:
-        """What one proxy held at a version: the snapshot without all others.
+        """Return the snapshot at a version with one proxy alone and the resources that it holds.
 
-        Raises `LostHistoryError` if the log no longer tells.
+        Raises `LostHistoryError` if the log no longer keeps it.
         """
         whole = await self._keyframe_payload(version)
         outlines = [read_outline(whole)] if whole is not None else []
@@ -177,7 +177,7 @@ class Timeline:
         return snapshot
 
     async def _keyframe_payload(self, version: int) -> bytes | None:
-        """The newest keyframe of at most this version; one that is damaged is passed over for the one before it."""
+        """Return the newest keyframe of at most this version; a corrupt one is skipped for the one before it."""
         log = self.source.keyframes
         while True:
             limit = version
@@ -190,7 +190,7 @@ class Timeline:
                 version = chunked_payload.version_of(found) - 1
 
     async def _blob_at(self, log: LogReader, chunk: Record) -> bytes | None:
-        """The blob that a chunk is of; none if it is not whole. Raises `BlobError`."""
+        """Return the blob that a chunk belongs to, or None if it is incomplete. Raises `BlobError`."""
         assembler = chunked_payload.Assembler()
         async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:
             async for record in records:
@@ -202,12 +202,12 @@ class Timeline:
     # Events and objects
 
     async def happened(self, sequence: int) -> LoggedEvent | None:
-        """The event at exactly this sequence; none if the log no longer keeps it (or it cannot be read)."""
+        """Return the event at exactly this sequence, or None if the log no longer keeps it or it cannot be decoded."""
         record = await self.source.events.at(sequence)
         return logged_event_in(record) if record is not None and record.sequence == sequence else None
 
     async def since(self, moment: int) -> int:
-        """The first sequence of events that the log took after a time."""
+        """Return the first sequence of events that the log stored after a time, nanoseconds since 1970."""
         record = await _newest(self.source.events, lambda record: record.time <= moment)
         return record.sequence + 1 if record is not None else 1
 
@@ -219,9 +219,9 @@ class Timeline:
         subjects: str = "",
         holds: Callable[[str], bool] = lambda _: True,
     ) -> AsyncGenerator[LoggedEvent]:
-        """The events above `after`, up to `until`, in order; those that cannot be read are passed over.
+        """Yield the events above `after`, up to `until`, in order; events that cannot be decoded are skipped.
 
-        With `holds` only of subjects for which it does.
+        With `holds`, only events whose subjects it accepts.
         """
         async with contextlib.aclosing(
             self.source.events.read(start=after + 1, subjects=subjects or self.source.scope)
@@ -234,15 +234,15 @@ class Timeline:
                     yield found
 
     async def state(self, version: int, part: ObjectSelection | None = None) -> list[LoggedEvent]:
-        """The newest event of each object up to a version, deletions included, by sequence; of that epoch only.
+        """Return the newest event of each object up to a version, deletions included, by sequence; of that epoch only.
 
-        With `part` only of the objects in it. Raises `LostHistoryError` if the log no longer tells.
+        With `part`, only of the objects in it. Raises `LostHistoryError` if the log no longer keeps them.
         """
         return [item for item in map(logged_event_in, await records_at(self.source, version, part)) if item is not None]
 
 
 def logged_event_in(record: Record) -> LoggedEvent | None:
-    """The event in a record; none if it cannot be read as one."""
+    """Return the event in a record, or None if it cannot be decoded."""
     try:
         return LoggedEvent(record.sequence, record.time, events.read(record))
     except events.CorruptEventError:
@@ -250,7 +250,7 @@ def logged_event_in(record: Record) -> LoggedEvent | None:
 
 
 async def _newest(log: LogReader, fits: Callable[[Record], bool]) -> Record | None:
-    """The newest record that fits, where all that fit come before all that do not."""
+    """Return the newest record that fits, or None; requires that all that fit come before all that do not."""
     low, high = await log.bounds()
     found: Record | None = None
     while low <= high:
@@ -264,12 +264,12 @@ async def _newest(log: LogReader, fits: Callable[[Record], bool]) -> Record | No
 
 
 def living(state: Iterable[LoggedEvent]) -> dict[events.ObjectKey, LoggedEvent]:
-    """The objects that exist in a state."""
+    """Return the objects that exist in a state."""
     return {item.event.key: item for item in state if item.event.operation == events.APPLIED}
 
 
 def in_force(state: Iterable[LoggedEvent]) -> dict[events.ObjectKey, LoggedEvent]:
-    """The objects of a state that count: under a pin its policy instead of the newest. The pin itself is left out."""
+    """Return the objects of a state that are in force: under a pin its policy, not the newest. The pin is left out."""
     found = living(state)
     pins = [key for key in found if key.kind == PIN_KIND]
     for key in pins:

@@ -1,4 +1,4 @@
-"""How a person names a version: a number, `HEAD`, `HEAD~3`, `@2026-11-20T03:12`, `@-10m`."""
+"""Parses the versions of arguments: a number, `HEAD`, `HEAD~3`, `@2026-11-20T03:12`, `@-10m`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = re.compile(r"HEAD(?:~([0-9]{1,9}))?$")
 
 
 def parse_moment(text: str, *, now: Callable[[], int] = time.time_ns) -> int:
-    """A time, nanoseconds since 1970: RFC 3339 (UTC unless it says otherwise), or `-10m` before now.
+    """Return a time in nanoseconds since 1970, from RFC 3339 (UTC unless it has an offset), or `-10m` before now.
 
     Raises `BadInputError`.
     """
@@ -35,7 +35,7 @@ def parse_moment(text: str, *, now: Callable[[], int] = time.time_ns) -> int:
 
 
 async def resolve(timeline: Timeline, text: str) -> int:
-    """The published version that a person means; raises `BadInputError` for what names none."""
+    """Return the published version that `text` names. Raises `BadInputError` if it names none."""
     head = _HEAD.match(text)
     if head:
         steps = int(head.group(1) or 0)

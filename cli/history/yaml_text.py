@@ -1,4 +1,4 @@
-"""Resources and objects as text: Envoy's protobufs and projected objects as YAML, and what differs between two."""
+"""Formats Envoy's protobufs and projected objects as YAML, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _MESSAGES = {
 
 
 def decoded(resource: Resource) -> dict[str, Any]:
-    """A resource as Envoy's JSON."""
+    """Return a resource as Envoy's JSON."""
     from google.protobuf.json_format import MessageToDict
 
-    # What is inside `Any` must be known to be shown: the renderers import all that they put there.
+    # A message inside `Any` needs a registered type: the renderers import the types that they use.
     importlib.import_module("services.compiler.render.clusters")
     importlib.import_module("services.compiler.render.listeners")
     importlib.import_module("services.compiler.render.routes")
     module, name = _MESSAGES[resource.type_url]
     message = getattr(importlib.import_module(module), name).FromString(resource.body)
-    # By way of JSON: what is inside `Any` comes as an ordered dictionary, which YAML does not write.
+    # Convert by way of JSON: a message inside `Any` is an ordered dictionary, which YAML does not write.
     return msgspec.json.decode(msgspec.json.encode(MessageToDict(message, preserving_proto_field_name=True)))
 
 
 def yaml_of(value: Any) -> str:
-    """For reading."""
+    """Return a value as YAML for output."""
     return yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=False, width=110)
 
 
 def object_of(happened: LoggedEvent | None) -> dict[str, Any]:
-    """What an event says about its object; empty if it is deleted, or was never there."""
+    """Return the object of an event; empty if it is deleted, or there is no event."""
     if happened is None or happened.event.object is None:
         return {}
     event = happened.event
@@ -55,7 +55,7 @@ def object_of(happened: LoggedEvent | None) -> dict[str, Any]:
 
 
 def difference(before: Any, after: Any, *, names: tuple[str, str]) -> str:
-    """A unified diff of two values as YAML; empty if they say the same."""
+    """Return a unified diff of two values as YAML; empty if they are equal."""
     old = yaml_of(before).splitlines() if before else []
     new = yaml_of(after).splitlines() if after else []
     return "\n".join(difflib.unified_diff(old, new, *names, lineterm="", n=2))

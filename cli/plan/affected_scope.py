@@ -1,10 +1,11 @@
-"""Whom a change can concern, so that a plan compiles these proxies and not the whole mesh.
+"""Computes which proxies a change can affect, so that a plan compiles these and not the whole mesh.
 
-Policy is local: apart from what is switched for all, a proxy's configuration is made of its own namespace and of the
-namespaces that traffic targets let its account call. So a changed target concerns the accounts it names, a changed
-route group those of the targets that name it, and anything else its namespace and whoever may call into it. Where
-that does not hold (permissive mode, identity bindings, pins, what belongs to no namespace or to the mesh itself) the
-answer is: everybody. It is an upper bound: the compiler then says what really differs.
+Policy is local: apart from mesh-wide settings, a proxy's configuration depends on its own namespace and on the
+namespaces that traffic targets let its account call. So a changed target affects the accounts that it names, a changed
+route group affects those of the targets that name it, and any other object affects its namespace and the accounts that
+may call into it. Where that does not hold (permissive mode, identity bindings, pins, objects without a namespace or of
+the mesh itself), the change affects every proxy. The result is an upper bound: the compiler then computes the
+differences.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from shared.records.pins import PIN_KIND
 
 _ROUTES = frozenset({"HTTPRouteGroup", "TCPRoute", "UDPRoute"})
 _LOCAL = frozenset({"TrafficTarget", "TrafficSplit", "Service", "EndpointSlice", "Pod", *_ROUTES})
-"""Kinds whose objects concern somebody, not everybody."""
+"""Kinds whose objects affect some proxies, not all."""
 _DECIDING = frozenset({"HTTPRouteGroup", "IdentityBinding", "MeshConfig", "Namespace", "TrafficTarget", PIN_KIND})
-"""Kinds that are looked at wherever they are, to find out whom a change concerns and which requests to ask about."""
+"""Kinds that are read in all namespaces to find which proxies a change affects and which requests to ask about."""
 
 S = TypeVar("S", Namespace, Pod, PolicyObject)
 Objects = Mapping[ObjectKey, LoggedEvent]
 
 
 class AffectedScope(msgspec.Struct, frozen=True):
-    """Some proxies, and what they are compiled from."""
+    """Some proxies, and the objects that they are compiled from."""
 
     part: ObjectSelection
-    """Every object that their configuration can depend on."""
+    """Every object that the configuration of these proxies can depend on."""
     accounts: frozenset[ObjectName]
     namespaces: frozenset[str]
     """The proxies are those of these accounts, and all in these namespaces."""
 
     def serves(self, state: Objects, proposed: Iterable[Event]) -> Callable[[ObjectName], bool]:
-        """Whether a pod is one of them, as it stands or as it is proposed."""
+        """Return a predicate: whether a pod is one of these proxies in the state, or if the events are applied."""
         homes = {account.namespace for account in self.accounts}
         pods = {
             ObjectName(event.namespace, event.name)
@@ -60,12 +61,12 @@ class AffectedScope(msgspec.Struct, frozen=True):
 
 
 def part_to_ask(about: About, proposed: Iterable[ObjectKey]) -> ObjectSelection:
-    """The objects from which `affected_scope` can tell."""
+    """Return the objects that `affected_scope` needs."""
     return ObjectSelection(frozenset({"", about.namespace, *(key.namespace for key in proposed)}), _DECIDING)
 
 
 def affected_scope(about: About, state: Objects, proposed: Iterable[Event]) -> AffectedScope | None:
-    """Whom the events concern, on top of a state (its `part_to_ask` at least); none: everybody."""
+    """Return the scope of events on top of a state (at least its `part_to_ask`), or None if they affect every proxy."""
     changes = list(proposed)
     if any(event.kind not in _LOCAL or event.namespace == about.namespace for event in changes):
         return None
@@ -89,7 +90,7 @@ def affected_scope(about: About, state: Objects, proposed: Iterable[Event]) -> A
 def _named(
     event: Event, targets: list[tuple[ObjectName, TrafficTarget]], state: Objects, changes: list[Event]
 ) -> set[ObjectName] | None:
-    """The accounts that a change concerns; none: its whole namespace, and who calls into it."""
+    """Return the accounts that a change affects, or None if it affects its namespace and all that call into it."""
     if event.kind == "TrafficTarget":
         found = [target for name, target in targets if name == (event.namespace, event.name)]
     elif event.kind in _ROUTES and not _is_split(state, changes, event.namespace):
@@ -105,7 +106,7 @@ def _named(
 
 
 def _reaches_far(about: About, event: Event) -> bool:
-    """Whether an object makes that a change may concern anybody."""
+    """Whether an object extends the effect of a change to every proxy."""
     if event.object is None:
         return False
     if event.kind in {PIN_KIND, "IdentityBinding"}:
@@ -123,7 +124,7 @@ def _reaches_far(about: About, event: Event) -> bool:
 
 
 def _targets(events: Iterable[Event]) -> Iterable[tuple[ObjectName, TrafficTarget]]:
-    """Traffic targets that can be read; the others grant nothing."""
+    """Yield the traffic targets that can be decoded; the others grant nothing."""
     for event in events:
         if event.kind != "TrafficTarget" or event.object is None:
             continue
@@ -151,5 +152,5 @@ def _account(event: Event) -> ObjectName | None:
 
 
 def _read(event: Event, kind: type[S]) -> S:
-    """Raises `UndecodableError`."""
+    """Decode the object of an event. Raises `UndecodableError`."""
     return decode_json(kind, event.object or b"")

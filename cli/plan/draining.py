@@ -1,9 +1,9 @@
-"""Which connections a change ends: Envoy keeps those of filter chains that stay, and of no others.
+"""Computes which connections a change ends: Envoy keeps those of filter chains that stay, and no others.
 
-A listener of which only filter chains change is changed in place: the connections of the chains that stay, stay
-(`ListenerMessageUtil::filterChainOnlyChange` in Envoy). Anything else in it that changes, or the listener's own end,
-ends all of its connections. A proxy that moves to another class is compared with what the new class holds, and one
-that leaves the mesh is told nothing any more: it keeps what it holds. Tried with a real Envoy
+If only filter chains of a listener change, Envoy updates it in place and the connections of unchanged chains stay
+(`ListenerMessageUtil::filterChainOnlyChange` in Envoy). Any other change of a listener, or its removal, ends all of
+its connections. A proxy that moves to another class is compared with the view of the new class. A proxy that leaves
+the mesh receives no more configuration and keeps the last. Verified with a real Envoy
 (`tests/integration/history/test_draining.py`).
 """
 
@@ -15,33 +15,33 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from shared.records.snapshot import LDS, Snapshot
 
 DEFAULT_CHAIN = "default"
-"""What the chain is called that takes what no other does."""
+"""Name for the chain that takes the connections which no other chain matches."""
 
 
 class Drain(msgspec.Struct, frozen=True):
-    """A listener that would let connections end."""
+    """A listener whose connections a change ends."""
 
     workload_class: str
     becomes: str
-    """The class that these proxies move to; the same if they stay."""
+    """The class that these proxies move to; the same class if they stay."""
     proxies: int
     listener: str
     chains: tuple[str, ...]
-    """Filter chains whose connections end; empty: those of all."""
+    """Filter chains whose connections end; empty if all connections of the listener end."""
     goes: bool
-    """Whether the listener is not there any more."""
+    """Whether the listener is removed."""
 
 
 class Drains(msgspec.Struct, frozen=True):
-    """All that ends, and what no longer follows."""
+    """The listeners whose connections end, and the proxies that leave the mesh."""
 
     found: list[Drain]
     leaving: list[str]
-    """Proxies (`NS/POD`) that are no longer of the mesh: they keep their connections, and what they hold."""
+    """Proxies (`NS/POD`) that leave the mesh: they keep their connections and their last configuration."""
 
 
 def draining(before: Snapshot, after: Snapshot) -> Drains:
-    """Every listener of a proxy that changes in a way that ends connections."""
+    """Return every listener of a proxy whose change ends connections."""
     moves: dict[tuple[str, str], int] = {}
     leaving: list[str] = []
     for key, proxy in sorted(before.proxies.items()):
@@ -62,7 +62,7 @@ def draining(before: Snapshot, after: Snapshot) -> Drains:
 
 
 def ended(old: Listener, new: Listener | None) -> tuple[str, ...] | None:
-    """Names of the chains that end; empty: all of them; none: nothing ends."""
+    """Return the names of the chains whose connections end: empty if all connections end, None if none does."""
     if new is None:
         return ()
     was, now = _chains(old), _chains(new)

@@ -1,4 +1,4 @@
-"""Does a real Envoy accept it: the configuration of a class, static, through `envoy --mode validate`."""
+"""Validates the static configuration of a class with a real Envoy (`envoy --mode validate`)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shared.records.snapshot import Snapshot
 
 
 def find_envoy() -> str | None:
-    """The Envoy beside this interpreter, or on the path."""
+    """Return the path of the Envoy beside this interpreter, or on `PATH`, or None if there is none."""
     return shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
 
 
 def refusal(envoy: str, snapshot: Snapshot, workload_class: str) -> str:
-    """What Envoy says against the configuration of a class; empty: it accepts it."""
+    """Return Envoy's error for the configuration of a class; empty if Envoy accepts it."""
     static = bootstrap(snapshot, workload_class, stand_in(snapshot.trust_domain))
     with tempfile.TemporaryDirectory(prefix="meshlog-plan-") as folder:
         path = Path(folder) / "envoy.json"

@@ -1,8 +1,8 @@
-"""Calls that were seen, from an access log or a tracing system: which of them a plan would deny, or newly allow.
+"""Finds observed calls, from an access log or a tracing system, that a plan would newly deny or allow.
 
 One JSON object a line: `{"from": "shop/web-7c9d", "to": "svc:shop/cart", "port": 80, "path": "/items"}`, with names as
 in `meshlog check`; `port`, `method`, `path` and `headers` may be missing. Calls between names that are not in the mesh,
-before or after, are counted and not judged.
+before or after, are counted and not decided.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.io.decoding import UndecodableError, decode
 from shared.records.snapshot import Snapshot
 
 MOST_CALLS = 100_000
-"""Different calls of a file: each is asked twice, before and after."""
+"""Limit of the different calls in a file: each is decided twice, before and after."""
 
 
 class ObservedCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
@@ -40,19 +40,19 @@ class ObservedCall(msgspec.Struct, frozen=True, rename={"caller": "from", "calle
 
 
 class ObservedCalls(msgspec.Struct, frozen=True):
-    """What becomes of the calls that were seen."""
+    """The results for the observed calls."""
 
     asked: int
     unknown: int
-    """Of names that are not in the mesh."""
+    """Number of calls whose names are not in the mesh."""
     allowed: list[str]
-    """Newly."""
+    """Calls that are newly allowed."""
     denied: list[str]
-    """Newly."""
+    """Calls that are newly denied."""
 
 
 def read_calls(path: Path) -> list[ObservedCall]:
-    """The calls in a file, each once; raises `BadInputError` that names the line."""
+    """Return the calls in a file, without duplicates. Raises `BadInputError` that names the line."""
     found: dict[str, ObservedCall] = {}
     for number, line in enumerate(read_bytes(path, code="calls/unreadable").splitlines(), 1):
         if not line.strip():
@@ -70,7 +70,7 @@ def read_calls(path: Path) -> list[ObservedCall]:
 def judged(
     calls: Iterable[ObservedCall], before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory]
 ) -> ObservedCalls:
-    """Ask each before and after."""
+    """Decide each call before and after the change."""
     asked = unknown = 0
     allowed: list[str] = []
     denied: list[str] = []
@@ -87,7 +87,7 @@ def judged(
 
 
 def _passes(call: ObservedCall, snapshot: Snapshot, directory: Directory) -> bool | None:
-    """None if there is nobody of these names."""
+    """Whether a call passes; None if one of its names does not exist."""
     request = HttpRequest(method=call.method.upper(), path=call.path, headers=tuple(sorted(call.headers.items())))
     try:
         answers = ask(snapshot, directory, call.caller, call.called, request, port=call.port)

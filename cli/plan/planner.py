@@ -1,4 +1,4 @@
-"""What if: the state at a version plus changes, compiled by the compiler itself, and compared."""
+"""Compiles the state at a version with proposed changes applied, and compares it with that state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.records.snapshot import Quarantined, Snapshot
 
 
 class ChangePlan(msgspec.Struct, frozen=True):
-    """What applying would do."""
+    """The effects of applying a change."""
 
     version: int
     before: Snapshot
@@ -33,17 +33,17 @@ class ChangePlan(msgspec.Struct, frozen=True):
     seen: ObservedCalls
     drains: Drains
     left_out: list[Quarantined]
-    """Objects that would be left out, and are not now."""
+    """Objects that would be newly quarantined."""
     warnings: list[str]
-    """Of what would have no effect, or not the one that is meant: as admission says it."""
+    """Warnings of admission for objects without effect, or with an unintended one."""
     ignored: list[str]
     pinned: bool
     whole: bool
-    """Whether `before` and `after` hold every proxy of the mesh, and not only those that the change can concern."""
+    """Whether `before` and `after` hold every proxy of the mesh, not only those that the change can affect."""
 
     @property
     def nothing(self) -> bool:
-        """Whether no proxy would see a change."""
+        """Whether the change affects no proxy."""
         return self.difference.nothing
 
 
@@ -56,9 +56,9 @@ async def plan(
     whole: bool = False,
     seen: Sequence[ObservedCall] = (),
 ) -> ChangePlan:
-    """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`.
+    """Compile the state at a version, then the proposed one, and return the differences. Raises `BadInputError`.
 
-    Compiled are the proxies that the change can concern, unless the `whole` mesh is asked for, or about calls `seen`.
+    Compiles only the proxies that the change can affect, unless `whole` is set or calls are given as `seen`.
     """
     about = timeline.source.about
     asked = keys_of(about, put, drop)
@@ -98,7 +98,7 @@ def _everybody(_: object) -> bool:
 
 
 def copied(snapshot: Snapshot) -> Snapshot:
-    """A snapshot of its own."""
+    """Return an independent copy of a snapshot."""
     found = Snapshot()
     found.apply(snapshot.keyframe())
     found.version = snapshot.version

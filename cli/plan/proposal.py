@@ -1,4 +1,4 @@
-"""Manifests as the events that applying them would make: projected by the ingestor's own code."""
+"""Converts manifests into the events that applying them would append, by the ingestor's own projection."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _CLUSTER_SCOPED = frozenset({"Namespace", "TokenIssuer"})
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """What is to be changed."""
+    """The proposed changes."""
 
     events: list[Event]
     ignored: list[str]
-    """Objects that change no proxy by themselves: a Deployment, say, whose pods do, or another mesh's MeshConfig."""
+    """Objects that change no proxy by themselves: a Deployment (its pods do), or the MeshConfig of another mesh."""
 
 
 def propose(
     about: About, state: Mapping[ObjectKey, LoggedEvent], put: Sequence[Manifest], drop: Sequence[ObjectId]
 ) -> Proposal:
-    """The events of applying `put` and deleting `drop`; raises `BadInputError`."""
+    """Return the events of applying `put` and deleting `drop`. Raises `BadInputError`."""
     events: list[Event] = []
     ignored: list[str] = []
     for manifest in put:
@@ -50,7 +50,7 @@ def propose(
 
 
 def keys_of(about: About, put: Sequence[Manifest], drop: Sequence[ObjectId]) -> list[ObjectKey]:
-    """Of the objects that are applied or deleted."""
+    """Return the keys of the objects that are applied or deleted."""
     return [*(_key(about, manifest) for manifest in put), *(ObjectKey(about.cluster, *one) for one in drop)]
 
 
@@ -61,7 +61,7 @@ def _key(about: About, manifest: Manifest) -> ObjectKey:
 
 
 def _applied(key: ObjectKey, manifest: Manifest, held: LoggedEvent | None) -> Event:
-    """What stands already keeps what the API server once gave it: identity, age, addresses."""
+    """Return the event; an existing object keeps the fields set by the API server: identity, age, addresses."""
     given: dict[str, Any] = {"uid": f"planned-{key.kind}-{key.name}", "creationTimestamp": "9999-01-01T00:00:00Z"}
     spec = manifest.get("spec")
     if held is not None and held.event.object is not None:

@@ -1,6 +1,6 @@
-"""Calls that a change newly allows or denies, or shares otherwise, decided by what sidecars are told before and after.
+"""Finds calls that a change newly allows or denies, or distributes differently, from the sidecars' configuration.
 
-`sample_requests` makes the requests. Only pairs that the change can concern are asked: the callers and servers whose
+`sample_requests` creates the requests. Only pairs that the change can affect are tried: the callers and servers whose
 configuration differs, with all that have configuration for them.
 """
 
@@ -22,17 +22,17 @@ MOST_ASKED = 50_000
 
 
 class CallChanges(msgspec.Struct, frozen=True):
-    """What becomes possible and what ceases to be, each as a sentence."""
+    """Calls that change, each as a sentence."""
 
     allowed: list[str]
     denied: list[str]
     shared: list[str]
-    """Calls that pass before and after, and are spread otherwise over backends."""
+    """Calls that pass before and after, with a different distribution over backends."""
     unasked: list[str]
-    """Matches of route groups for which no request could be made."""
+    """Matches of route groups for which no request could be created."""
     asked: int
     complete: bool
-    """Whether everything was asked that the change can concern."""
+    """Whether every call was tried that the change can affect."""
 
 
 def changed_calls(
@@ -41,7 +41,7 @@ def changed_calls(
     difference: VersionDifference,
     policy: Iterable[Event],
 ) -> CallChanges:
-    """Ask before and after, and tell what differs."""
+    """Try the calls before and after the change, and return the differences."""
     made = samples(policy)
     classes = set(difference.classes)
     places = _places(before, after, classes)
@@ -55,7 +55,7 @@ def changed_calls(
     ):
         if not (concerned or name in classes) or not _may_reach(name, f"{service.name}|{port}", before[0], after[0]):
             continue
-        # A port of bytes is asked once: no request counts there.
+        # An opaque TCP port is tried once: requests do not matter there.
         is_http = port in service.http
         for request in made.requests if is_http else made.requests[:1]:
             asked += 1
@@ -78,26 +78,26 @@ def changed_calls(
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """What became of one call."""
+    """The result of one call."""
 
     passes: bool
     shares: dict[str, float] = {}
-    """Backend → its share, of all of 1."""
+    """Backend → its share, from 0 to 1."""
 
     @property
     def said(self) -> str:
-        """The shares, in words."""
+        """The shares as text."""
         return ", ".join(f"{name} {100 * share:.4g} %" for name, share in self.shares.items())
 
 
 def _named(request: HttpRequest) -> str:
-    """A request in words."""
+    """Format a request as text."""
     headers = "".join(f" {name}={value}" for name, value in request.headers)
     return f"{request.method} {request.path}{headers}"
 
 
 def _callers(snapshot: Snapshot, directory: Directory) -> dict[str, PodEntry]:
-    """One pod of each class."""
+    """Return one pod of each class."""
     found: dict[str, PodEntry] = {}
     for pod in directory.pods.values():
         proxy = snapshot.proxies.get(directory.key(pod.name))
@@ -109,7 +109,7 @@ def _callers(snapshot: Snapshot, directory: Directory) -> dict[str, PodEntry]:
 def _places(
     before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory], classes: set[str]
 ) -> list[tuple[ServiceEntry, int, bool]]:
-    """Ports of services, and whether a pod behind one is of a class that changes."""
+    """Return ports of services, and whether a pod behind each is of a class that changes."""
     found: dict[tuple[str, int], tuple[ServiceEntry, int, bool]] = {}
     for snapshot, directory in (before, after):
         for service in directory.services.values():
@@ -122,7 +122,7 @@ def _places(
 
 
 def _may_reach(workload_class: str, place: str, *snapshots: Snapshot) -> bool:
-    """Whether a class has configuration for a port of a service, before or after: else it is denied in both."""
+    """Whether a class has configuration for a port of a service, before or after; if not, both deny the call."""
     return any(
         f"{kind}|{place}" in snapshot.views.get(workload_class, {}).get(CDS, {})
         for snapshot in snapshots
@@ -145,7 +145,7 @@ def _asked(
 
 
 def _shares(verdict: CallDecision) -> dict[str, float]:
-    """How a call is spread over backends."""
+    """Return the distribution of a call over backends."""
     weights = {way.cluster: way.weight for way in verdict.ways}
     total = sum(weights.values())
     found = {_backend(cluster): weight / total for cluster, weight in weights.items() if weight}
@@ -153,6 +153,6 @@ def _shares(verdict: CallDecision) -> dict[str, float]:
 
 
 def _backend(cluster: str) -> str:
-    """`store/store-v1` of `outbound|store/store-v1|80`."""
+    """Return `store/store-v1` of `outbound|store/store-v1|80`."""
     parts = cluster.split("|")
     return parts[1] if len(parts) > 1 else cluster

@@ -1,7 +1,8 @@
-"""Which requests a plan asks: literal ones, made from the matches of route groups.
+"""Creates the requests that a plan tries: literal ones, from the matches of route groups.
 
-There is no end of requests. Asked are, for every method of every match, a path that it takes; where a match changes its
-expression, a path that only the one of them takes and one that only the other takes; and `GET /`.
+The set of possible requests is infinite. The samples are, for every method of every match, a path that it matches;
+where the expression of a match changes, a path that only the old one matches and one that only the new one matches;
+and `GET /`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ Match = dict[str, Any]
 
 
 class Samples(msgspec.Struct, frozen=True):
-    """Requests, and what none could be made for."""
+    """Sample requests, and the matches without one."""
 
     requests: list[HttpRequest]
     unasked: list[str]
-    """Matches whose expressions this package does not judge, as `HTTPRouteGroup NS/NAME match NAME`."""
+    """Matches whose expressions this package cannot evaluate, as `HTTPRouteGroup NS/NAME match NAME`."""
 
 
 class _RouteMatch(NamedTuple):
@@ -38,7 +39,7 @@ class _RouteMatch(NamedTuple):
 
 
 def samples(policy: Iterable[Event]) -> Samples:
-    """Requests for every form of every route group, before and after a change."""
+    """Return requests for every form of every route group, before and after a change."""
     groups = [event for event in policy if event.kind == "HTTPRouteGroup" and event.object is not None]
     forms: dict[_RouteMatch, list[Match]] = {}
     for event in groups:
@@ -61,7 +62,7 @@ def samples(policy: Iterable[Event]) -> Samples:
 
 
 def _matches(event: Event) -> Iterator[Match]:
-    # What the log holds may have been left out by the compiler for its types.
+    # The types of an object in the log are unchecked: it may be one that the compiler has quarantined.
     assert event.object is not None
     body = msgspec.json.decode(event.object, type=dict[str, Any])
     spec: object = body.get("spec")
@@ -86,7 +87,7 @@ def _methods(match: Match, every: list[str]) -> list[str]:
 
 
 def _differing(patterns: list[str]) -> list[str]:
-    """Paths that one of two forms of a match takes and the other does not."""
+    """Return paths that one of two forms of a match matches and the other does not."""
     found: list[str] = []
     for wider in dict.fromkeys(patterns):
         for narrower in dict.fromkeys(patterns):

@@ -1,7 +1,7 @@
-"""A devcluster on which past policy is tried: workloads that a person brings, and the policy of one version.
+"""A devcluster for testing past policy: workloads from manifests, and the policy of one version.
 
-The log holds what configures proxies, not images and commands; so the workloads come from manifests, once, and then
-policy and routing are made to be those of each version in turn, as a rollback would.
+The log holds what configures proxies, not images and commands. So the workloads are applied from manifests once. Then
+policy and routing are set to those of each version in turn, as a rollback would.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from shared.service.interpreter import module
 
 _READY_WITHIN = 120.0
 _MARK = "meshlog-bisect"
-"""A route group that nobody names: that it arrived says that all before it has."""
+"""A route group that no target names: once it has arrived, so have the objects applied with it."""
 
 
 class TrialCluster:
-    """One embedded mesh of its own, in a folder."""
+    """One separate embedded mesh, in a folder of its own."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -38,11 +38,11 @@ class TrialCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For commands that are to see this mesh."""
+        """Environment of commands that use this mesh."""
         return {"MESHLOG_STATE": str(self.state), "KUBECONFIG": str(self.state / lifecycle.KUBECONFIG)}
 
     async def open(self, workloads: list[Manifest]) -> None:
-        """Start it, and wait until the workloads are ready; raises `MeshlogError`."""
+        """Start the mesh and wait until the workloads are ready. Raises `MeshlogError`."""
         await self._run("up", "--edges", "1")
         await self._apply(workloads, "workloads")
         namespaces = {one["metadata"].get("namespace", "default") for one in workloads if one["kind"] == "Deployment"}
@@ -52,7 +52,7 @@ class TrialCluster:
                 await api.wait(path, _ready, within=_READY_WITHIN, what=f"the workloads of {namespace} are ready")
 
     async def put_on(self, version: int, state: Iterable[LoggedEvent]) -> None:
-        """Make policy and routing those of a version, and wait until every proxy has them; raises `MeshlogError`."""
+        """Set policy and routing to those of a version, and wait until every proxy has them. Raises `MeshlogError`."""
         policy = [_manifest(item) for item in state if item.event.kind in PINNED_KINDS]
         wanted = {id_of(one): one for one in policy}
         async with self._api() as api:
@@ -68,7 +68,7 @@ class TrialCluster:
         await self._apply([*policy, mark], f"policy-{version}", "--wait")
 
     async def close(self) -> None:
-        """End it."""
+        """Stop the mesh."""
         await self._run("down")
 
     def _api(self) -> AbstractAsyncContextManager[Api]:
@@ -100,7 +100,7 @@ def _ready(listing: Any) -> bool:
 
 
 def _manifest(item: LoggedEvent) -> Manifest:
-    """An object of the log as one would apply it: without what an API server gave it."""
+    """Return an object of the log as a manifest: without the fields that an API server sets."""
     body = yaml_text.object_of(item)
     kept = ("name", "namespace", "labels", "annotations")
     return {**body, "metadata": {name: body["metadata"][name] for name in kept if name in body["metadata"]}}

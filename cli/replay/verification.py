@@ -1,8 +1,8 @@
-"""`meshlog replay`: fold a log again, and compare each version with what the live compiler published.
+"""Replays a log and compares each version with what the live compiler published (`meshlog replay`).
 
-The live compiler chose its batches by the load of its machine; a snapshot must not depend on that. So the replay
-folds up to each published version, compiles, and compares the names and hashes of every view, proxies and quarantine.
-What is compared is the change where both sides come from the same parent, and the whole snapshot where they do not.
+The batches of the live compiler depend on the load of its machine; a snapshot must not. So the replay folds up to each
+published version, compiles, and compares the names and hashes of every view, proxies and quarantine. It compares the
+commits where both have the same parent, and the whole snapshots where they have not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shared.records.snapshot import Commit, ResourceId, Snapshot, SnapshotError
 
 
 class ReplayDifference(msgspec.Struct, frozen=True):
-    """The first version at which the replay says otherwise than the log."""
+    """The first version at which the replay differs from the log."""
 
     version: int
     what: str
@@ -32,38 +32,38 @@ class ReplayDifference(msgspec.Struct, frozen=True):
     published: str
     replayed: str
     replayed_resource: ResourceId | None = None
-    """Type URL, name and hash of what the replay made, if it is a resource."""
+    """Type URL, name and hash of the replayed resource, or None if the difference is not one of a resource."""
 
 
 class ReplayOutcome(msgspec.Struct):
-    """How a replay went."""
+    """The results of a replay."""
 
     events: int = 0
     skipped: int = 0
     foreign: int = 0
-    """Records of all streams that no writer of the mesh can have written; they are passed over."""
+    """Number of records of all streams that no writer of the mesh can have written; they are skipped."""
     versions: int = 0
-    """Published versions that were compared."""
+    """Number of published versions that were compared."""
     forgotten: int = 0
-    """Published versions that could not be: the log has forgotten what they were made from."""
+    """Number of published versions that could not be compared: the log has trimmed their events."""
     resources: int = 0
-    """Hashes that were compared."""
+    """Number of hashes that were compared."""
     last: int = 0
     """The newest version reached."""
     epochs: int = 0
     broken: str = ""
-    """Where the log's chain does not hold; empty: it does."""
+    """Where the log's chain is broken; empty if it is intact."""
     difference: ReplayDifference | None = None
     inconsistent: list[str] = []
-    """What is inconsistent in the first version that is, one sentence each; see `shared.records.consistency`."""
+    """Inconsistencies of the first inconsistent version, one sentence each; see `shared.records.consistency`."""
     inconsistent_at: int = 0
-    """That version; 0: all that were compiled and compared are consistent."""
+    """The first inconsistent version; 0 if all that were compiled and compared are consistent."""
     builds: list[str] = []
-    """Of the compilers that published what was compared."""
+    """Builds of the compilers that published the compared versions."""
 
 
 class Replay:
-    """Folds one log again. `run` does it all; `snapshot` is then the newest version rebuilt."""
+    """Replays one log. `run` does all of it; afterwards `snapshot` is the newest version rebuilt."""
 
     def __init__(self, source: LogSource, *, until: int | None = None, verify: bool = False) -> None:
         self.outcome = ReplayOutcome()
@@ -83,10 +83,10 @@ class Replay:
         self._checker = Checker()
 
     async def run(self) -> ReplayOutcome:
-        """Replay; stops at the first difference."""
+        """Replay the log; stops at the first difference."""
         base = await self._begin()
         async for record in self._source.events.read(start=base + 1, subjects=self._source.scope):
-            # First the chain: what was compiled from records that are lost cannot be compiled again.
+            # Check the chain first: a version whose records are lost cannot be compiled again.
             starts = self._check_chain(record)
             waiting = self._waiting
             due = waiting is not None and waiting.commit.version < record.sequence
@@ -98,7 +98,7 @@ class Replay:
                 self._begin_epoch()
             self._fold(record)
         if base == 0 and self._source.archive is None:
-            # What was read from the beginning of a live log: a file may begin anywhere.
+            # A live log must be read from its beginning; a file may begin anywhere.
             self.outcome.broken = self.outcome.broken or self._verifier.headless
         if await self._reach(self._compiler.version) and not self._verify:
             self._compile()
@@ -109,7 +109,7 @@ class Replay:
         return self.outcome
 
     async def _begin(self) -> int:
-        """Start with the state that the export begins with, if it begins in the middle; the sequence of that state."""
+        """Load the state of an export that begins in the middle of a log. Returns the sequence of that state."""
         base, records = 0, list[Record]()
         if self._source.archive is not None:
             first, _ = await self._source.events.bounds()
@@ -130,7 +130,7 @@ class Replay:
         return base
 
     async def _reach(self, sequence: int) -> bool:
-        """Compare the versions published up to `sequence`; false at the first that differs."""
+        """Compare the versions published up to `sequence`. Returns False at the first that differs."""
         while self._waiting is not None and self._waiting.commit.version <= sequence:
             if not await self._compare(self._waiting.commit):
                 return False
@@ -138,7 +138,7 @@ class Replay:
         return True
 
     def _check_chain(self, record: Record) -> bool:
-        """Whether a record begins an epoch. After a break nothing is compared until the next one."""
+        """Whether a record begins an epoch. After a break nothing is compared until the next epoch."""
         try:
             return self._verifier.fold(record)
         except ChainBrokenError as error:
@@ -151,7 +151,7 @@ class Replay:
         self._void = False
         self.outcome.epochs += 1
         if self.outcome.epochs > 1:
-            # What came before is void; views and hashes of the new epoch are compared with what stands.
+            # The objects of the previous epoch are void; views and hashes of the new are compared with the snapshot.
             self._compiler = Compiler(self._settings, recording=False)
 
     def _fold(self, record: Record) -> None:
@@ -175,7 +175,7 @@ class Replay:
             try:
                 self._published.apply(commit)
             except SnapshotError:
-                # Commits before it are not kept, or were lost: a keyframe may tell.
+                # Earlier commits are trimmed or lost: load the version from a keyframe instead.
                 try:
                     self._published = await self._timeline.snapshot(commit.version)
                 except LostHistoryError:
@@ -184,11 +184,11 @@ class Replay:
             self.outcome.builds.append(commit.build)
 
     async def _compare(self, commit: Commit) -> bool:
-        """Take a published commit; false if the replay says otherwise."""
+        """Compare a published commit with the replay. Returns False if they differ."""
         if not self._verify:
             return True
         if self._void or commit.version < self._known_from or commit.version != self._compiler.version:
-            # Not all that it was made from is in the log any more: forgotten, or lost.
+            # The log no longer holds all events of this version: they are trimmed or lost.
             self.outcome.forgotten += 1
             await self._take(commit)
             return True
@@ -212,7 +212,7 @@ class Replay:
         return found is None
 
     def _check(self, classes: Collection[str] | None) -> None:
-        """Note what is inconsistent in these classes, or in all, of the version that was compiled last."""
+        """Record inconsistencies of these classes, or of all if None, in the version that was compiled last."""
         if self.outcome.inconsistent_at:
             return
         found = self._checker.check(self.snapshot, classes)
@@ -220,7 +220,7 @@ class Replay:
             self.outcome.inconsistent, self.outcome.inconsistent_at = found, self.snapshot.version
 
     def _made_by(self, resource: ResourceId | None) -> str:
-        """Which query made a resource of ours."""
+        """Return which query of the replay made a resource, as text; empty if that is unknown."""
         query = self._compiler.result().made_by(resource) if resource is not None else ""
         return f", made by query {query}" if query else ""
 
@@ -231,7 +231,7 @@ def _changes(commit: Commit) -> object:
 
 
 def differences(published: Snapshot, replayed: Snapshot) -> Iterator[ReplayDifference]:
-    """What differs between two snapshots of one version, one part after the other."""
+    """Yield the differences between two snapshots of one version, one part after the other."""
     version = published.version
     for workload_class in sorted({*published.views, *replayed.views}):
         theirs, ours = published.views.get(workload_class), replayed.views.get(workload_class)

@@ -1,1 +1,1 @@
-"""One module a verb; each has `main(argv) -> int`."""
+"""The subcommands of `meshlog`: one module each, with `main(argv) -> int`."""

@@ -19,6 +19,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "docs",
+    "cli/explain",
+    "cli/history",
+    "cli/plan",
+    "cli/replay",
+    "cli/verbs",
     "deploy/devcluster",
     "services/ca",
     "services/compiler",

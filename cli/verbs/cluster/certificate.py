@@ -1,4 +1,4 @@
-"""`meshlog certificate`: the mesh's roots and certificates, and the change from one root to another."""
+"""`meshlog certificate`: shows the mesh's roots and certificates, and rotates the root."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when done; 2 for a wish that cannot be; 130 when a rotation was interrupted (it continues when asked again)."""
+    """Run the subcommand. Returns 0; 2 for an invalid request; 130 if a rotation was interrupted (run it again)."""
     parser = argparse.ArgumentParser(
         prog="meshlog certificate",
         description="Show and rotate the mesh's certificates.",
@@ -99,7 +99,7 @@ async def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def tell(verb: str, rows: list[dict[str, Any]]) -> None:
-    """Print rows of `cli.certificates.table`, as the verb shows them."""
+    """Print rows of `cli.certificates.table` in the format of the verb."""
     if verb == "show":
         chain = rows[0].pop("certificate")
         output.lines(f"{name}: {value}" for name, value in rows[0].items())

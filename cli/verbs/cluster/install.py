@@ -1,4 +1,4 @@
-"""`meshlog install`: a control plane for a Kubernetes cluster, as YAML or into the cluster."""
+"""`meshlog install`: prints a control plane for a Kubernetes cluster as YAML, or applies it to the cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Printed passwords and certificates of the log are new each time: print once, app
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the objects of an installation, or apply them and wait."""
+    """Print the objects of an installation, or apply them and wait. Returns the exit code."""
     from cli.cluster.installation_options import SETTINGS_EPILOG, add_installation, profile
     from cli.cluster.target import add_target
 

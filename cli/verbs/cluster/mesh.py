@@ -1,4 +1,4 @@
-"""`meshlog mesh list|upgrade`: the meshes of a cluster."""
+"""`meshlog mesh list|upgrade`: lists or upgrades the meshes of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.terminal.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
-    """List the meshes of a cluster; `mesh upgrade` is `meshlog upgrade` by the name that `osm` users know."""
+    """List the meshes of a cluster; `mesh upgrade` is `meshlog upgrade` under the name of `osm`."""
     if argv and argv[0] == "upgrade":
         from cli.verbs.cluster import upgrade
 

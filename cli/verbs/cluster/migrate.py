@@ -1,4 +1,4 @@
-"""`meshlog migrate osm`: what a move from Open Service Mesh means for each object. It changes nothing."""
+"""`meshlog migrate osm`: reports how each object of Open Service Mesh would migrate. Changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ docs/migrate-from-osm.md has the whole way.
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print advice; 0 whatever it says, because it was asked for advice."""
+    """Print advice. Returns 0 for any advice."""
     from cli.cluster.target import add_target
     from cli.migrate.context import VERDICTS
 

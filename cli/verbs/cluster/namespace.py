@@ -1,4 +1,4 @@
-"""`meshlog namespace add|remove|ignore|list`: which namespaces are members."""
+"""`meshlog namespace add|remove|ignore|list`: changes or lists which namespaces are members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Label and annotate namespaces as `osm namespace` does."""
+    """Label and annotate namespaces as `osm namespace` does. Returns the exit code."""
     from cli.cluster.target import add_target
 
     parser = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""`meshlog uninstall mesh`: the control plane out of a cluster."""
+"""`meshlog uninstall mesh`: removes the control plane from a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.terminal.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
-    """Remove the control plane and what it put on namespaces; 1 if the user says no."""
+    """Remove the control plane and its metadata on namespaces. Returns 0, or 1 if the user declines."""
     from cli.cluster.target import add_target
 
     parser = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""`meshlog upgrade`: the control plane of a cluster, to this build and these settings."""
+"""`meshlog upgrade`: upgrades the control plane of a cluster to this build and these settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ example:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Apply what this build says, delete what nothing needs any more, and wait."""
+    """Apply the objects of this build, delete obsolete ones, and wait. Returns the exit code."""
     from cli.cluster.installation_options import SETTINGS_EPILOG, add_installation
     from cli.cluster.target import add_target
 

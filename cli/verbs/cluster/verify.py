@@ -1,4 +1,4 @@
-"""`meshlog verify control-plane|connectivity`: is the mesh well, and can this pod call that one."""
+"""`meshlog verify control-plane|connectivity`: checks the health of the mesh, or whether one pod can call another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print each check; 0 if all are fine, 1 if not."""
+    """Print each check. Returns 0 if all pass, 1 if not."""
     from cli.cluster.target import add_target
     from cli.health.collect import LOOK_GRACE
 
@@ -78,7 +78,7 @@ async def _connectivity(options: argparse.Namespace) -> int:
 
 
 async def _control_plane(options: argparse.Namespace) -> int:
-    """Every check of the table, also those that found nothing."""
+    """Print every check of the table, also those without findings."""
     from cli.cluster.target import log_of, session
     from cli.health.checks import judged
     from cli.health.collect import look

@@ -1,4 +1,4 @@
-"""`meshlog apply`: objects into the embedded mesh."""
+"""`meshlog apply`: applies objects to the embedded mesh."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Apply files and folders as one change set; with --wait also until every proxy concerned has acknowledged."""
+    """Apply files and folders as one change set; with --wait also until every affected proxy has acknowledged it."""
     parser = argparse.ArgumentParser(
         prog="meshlog apply",
         description="Apply YAML to the embedded mesh, as `kubectl apply --server-side` does.",
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _apply(manifests: list[Manifest], deadline: Deadline, *, wait: bool) -> int:
-    """Apply; with `wait` wait for all of it to arrive."""
+    """Apply the objects; with `wait` wait until all of them have arrived."""
     from cli.embedded import lifecycle
     from cli.kubernetes import kubeconfig
     from cli.kubernetes.api_client import connect
@@ -80,7 +80,7 @@ async def _apply(manifests: list[Manifest], deadline: Deadline, *, wait: bool) -
 
 
 async def arrival(api: Api, applied: Sequence[AppliedObject], began: int, until: float, seconds: float) -> int:
-    """Wait for the change set, and nothing else, to arrive; the exit code. `until`: a time of the monotonic clock."""
+    """Wait until the change set has arrived. Returns the exit code. `until`: monotonic clock, seconds."""
     from cli.arrival.recorded import Recorder
     from cli.arrival.wait import arrived
     from cli.embedded import lifecycle
@@ -110,7 +110,7 @@ async def arrival(api: Api, applied: Sequence[AppliedObject], began: int, until:
 async def _tell(
     source: LogSource, applied: Sequence[AppliedObject], found: Rollout | None, began: int, seconds: float
 ) -> int:
-    """Print how far it came; the exit code."""
+    """Print how far the change set has arrived. Returns the exit code."""
     from cli.arrival.wait import BAD_INPUT, REFUSED, exit_code, left_out
     from cli.state.mesh_status import pinned
     from shared.records.events import ObjectKey
@@ -143,9 +143,9 @@ def _tell_rollout(found: Rollout | None, began: int, seconds: float) -> None:
 
 
 def mark_together(manifests: Sequence[Manifest]) -> None:
-    """Make one change set of all that can change a proxy, so that it reaches proxies in one version.
+    """Annotate all objects that can change a proxy as one change set, so that it reaches proxies in one version.
 
-    Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both waits for itself.
+    Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both would block.
     """
     from deploy.install.profile import Profile
     from services.ingestor.core.kinds import is_followed

@@ -1,4 +1,4 @@
-"""`meshlog demo`: the bookstore on a real mesh, checked."""
+"""`meshlog demo`: runs the bookstore on a real mesh, and checks it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.terminal import output
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the demo; 0 if every check held, 1 if one did not, 2 for bad input."""
+    """Run the demo. Returns 0 if every check passed, 1 if one failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="meshlog demo",
         description="Start a mesh, run a bookstore on it, and check what a mesh must do: about a minute.",
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="meshlog-demo-") as scratch:
         if not options.keep:
-            # A mesh of its own, so that whatever runs already stays untouched.
+            # A separate mesh leaves one that already runs unchanged.
             os.environ[lifecycle.STATE_VARIABLE] = scratch
         began = time.monotonic()
         view = choose(json=options.json)

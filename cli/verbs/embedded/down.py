@@ -1,4 +1,4 @@
-"""`meshlog down`: the embedded mesh, ended."""
+"""`meshlog down`: stops the embedded mesh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cli.terminal import output
 
 
 def main(argv: Sequence[str]) -> int:
-    """End the mesh, whatever is left of it; 0 also if there was none."""
+    """Stop the mesh and its remaining processes. Returns 0 also if there was none."""
     parser = argparse.ArgumentParser(
         prog="meshlog down",
         description="End the embedded mesh and everything in it. Its log and certificates are kept unless --forget.",
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     from deploy.devcluster.launch import mesh_process
 
     state = lifecycle.state_directory()
-    # A kubeconfig of an API that is gone would only puzzle.
+    # A kubeconfig for an API server that has stopped is misleading.
     was_running = mesh_process.down(state)
     (state / lifecycle.KUBECONFIG).unlink(missing_ok=True)
     output.line("The mesh is down." if was_running else "No mesh was running.")

@@ -1,4 +1,4 @@
-"""`meshlog exec`: a command inside a pod."""
+"""`meshlog exec`: runs a command inside a pod."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cli.terminal import output
 from shared.errors import BadInputError
 
 _STARTS_WITHIN = 30.0
-"""Seconds that a pod which was just made may take to start."""
+"""Timeout in seconds for the start of a pod that was just created."""
 _LOOK = 0.2
 
 
 def pod_name(text: str) -> tuple[str, str]:
-    """`NS/POD` as its two parts; raises `BadInputError` for anything else."""
+    """Return the two parts of `NS/POD`. Raises `BadInputError` for anything else."""
     namespace, slash, pod = text.partition("/")
     if not slash or not namespace or not pod or "/" in pod:
         raise BadInputError("pod/name", "a pod is named NAMESPACE/POD", about=repr(text))
@@ -24,7 +24,7 @@ def pod_name(text: str) -> tuple[str, str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command on this terminal; its exit code is ours."""
+    """Run the command on this terminal. Returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog exec",
         usage="meshlog exec [-h] [-c CONTAINER] NS/POD -- COMMAND [ARGUMENT ...]",
@@ -64,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _of_workload(namespace: str, name: str) -> tuple[str, bool]:
-    """A pod of that name, or of the workload of that name, and whether it is starting; empty: there is none.
+    """Return a pod of that name, or of the workload of that name, and whether it is starting; empty if there is none.
 
-    One that runs is found before one that starts.
+    Prefers a running pod to a starting one.
     """
     from cli.embedded import lifecycle
     from cli.kubernetes import kubeconfig

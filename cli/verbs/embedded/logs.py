@@ -1,4 +1,4 @@
-"""`meshlog logs`: what a pod wrote."""
+"""`meshlog logs`: prints the output of a pod."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cli.terminal.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the log of one container, or of the pods of a Deployment by its name."""
+    """Print the log of one container, or of the pods of a Deployment by its name. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog logs",
         description="Print what a pod of the embedded mesh wrote.",

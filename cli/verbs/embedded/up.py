@@ -1,4 +1,4 @@
-"""`meshlog up`: the embedded mesh, started and kept running."""
+"""`meshlog up`: starts the embedded mesh and keeps it running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the mesh and wait until its control plane is available."""
+    """Start the mesh and wait until its control plane is available. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog up",
         description="Start the embedded mesh on this machine.",

@@ -1,4 +1,4 @@
-"""`meshlog bisect`: the first version for which a command fails."""
+"""`meshlog bisect`: finds the first version for which a command fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ example:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Search."""
+    """Search for the version. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog bisect",
         description="Find the first version for which a command fails.",
@@ -119,7 +119,7 @@ async def _search(
 
 
 async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: TrialCluster | None) -> int:
-    """Run the command on a version; its exit code."""
+    """Run the command on a version. Returns its exit code."""
     with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
         environment = await _laid_out(timeline, version, folder)
         if stage is not None:
@@ -139,7 +139,7 @@ async def _laid_out(timeline: Timeline, version: int, folder: str) -> dict[str, 
     from cli.history.timeline import in_force
 
     objects, proxies, log = (os.path.join(folder, name) for name in ("objects.yaml", "proxies", "log"))  # noqa: PTH118
-    os.mkdir(proxies)  # noqa: PTH102 (a folder of our own; no path object may be asked in a coroutine)
+    os.mkdir(proxies)  # noqa: PTH102 (a new folder; methods of `Path` that block are not allowed in a coroutine)
     snapshot = await timeline.snapshot(version)
     found = in_force(await timeline.state(version))
     text = "---\n".join(yaml_text.yaml_of(yaml_text.object_of(found[key])) for key in sorted(found))

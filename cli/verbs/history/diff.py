@@ -1,4 +1,4 @@
-"""`meshlog diff`: what differs between two versions."""
+"""`meshlog diff`: prints the differences between two versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compare."""
+    """Print the differences. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog diff",
         description="Say what differs between two versions: objects, classes, proxies.",

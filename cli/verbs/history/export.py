@@ -1,4 +1,4 @@
-"""`meshlog export`: take the log away, in one file."""
+"""`meshlog export`: writes the log to one file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the file; 0, or 2 for a version that there is not."""
+    """Write the file. Returns 0, or 2 if the version does not exist."""
     parser = argparse.ArgumentParser(
         prog="meshlog export",
         description="Write the log of the mesh, or a part of it, into one file.",

@@ -1,4 +1,4 @@
-"""`meshlog log`: what happened."""
+"""`meshlog log`: prints the events of the log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print events, the newest last."""
+    """Print events, the newest last. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog log",
         description="Print the events of the log: one line a change of an object.",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
-    """Each argument with the one before it: `--since -10m` has a value that looks like a flag."""
+    """Return each argument with the one before it: `--since -10m` has a value that looks like a flag."""
     return list(zip(argv, ["", *argv], strict=False))
 
 

@@ -1,4 +1,4 @@
-"""`meshlog replay`: rebuild every version of an exported log, and say whether it is what the mesh published."""
+"""`meshlog replay`: rebuilds every version of an exported log, and compares it with what the mesh published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cli.replay.verification import ReplayOutcome
 
 _MOST_INCONSISTENT = 20
-"""Inconsistencies of a version that are printed."""
+"""Limit of the inconsistencies of a version that are printed."""
 _EPILOG = """\
 exit code: 0 the same, 1 a version differs or is inconsistent, or the chain of the log is broken,
            2 the file cannot be used
@@ -27,7 +27,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay a file."""
+    """Replay a file. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog replay",
         description="Compile an exported log again, on any machine.",

@@ -1,4 +1,4 @@
-"""`meshlog rollback`: the policy of a past version in force again."""
+"""`meshlog rollback`: pins the mesh to the policy of a past version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Pin, and wait until it has arrived; 0, 1 refused, 124 not in time, 2 bad input."""
+    """Pin the mesh and wait until every proxy has the result. Returns 0, 1 rejected, 124 timeout, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="meshlog rollback",
         description="Put the policy of a past version in force again, in seconds.",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _preview(timeline: Timeline, version: int, *, as_json: bool) -> int:
-    """Which objects would go back, without a change."""
+    """Print the objects that a rollback would change, without a change."""
     from cli.history.pin import going_back
 
     found = await going_back(timeline, version)
@@ -83,7 +83,7 @@ async def _preview(timeline: Timeline, version: int, *, as_json: bool) -> int:
 
 
 async def arrival(source: LogSource, sequence: int, deadline: Deadline, began: float) -> int:
-    """Wait until the version that holds an event has arrived at every proxy, and say so."""
+    """Wait until every proxy has the version that holds an event, and print the result. Returns the exit code."""
     from cli.arrival.wait import arrived, exit_code
 
     found = await arrived(source, sequence, within=deadline.left)

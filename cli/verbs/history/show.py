@@ -1,4 +1,4 @@
-"""`meshlog show`: one version: what it changed, an object in it, what a proxy held."""
+"""`meshlog show`: prints one version: its changes, an object in it, or the configuration of a proxy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Show; 0, or 2 for what there is not."""
+    """Print the version. Returns 0, or 2 if what is named does not exist."""
     parser = argparse.ArgumentParser(
         prog="meshlog show",
         description="Show a version of the mesh.",

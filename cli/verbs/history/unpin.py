@@ -1,4 +1,4 @@
-"""`meshlog unpin`: the newest policy in force again."""
+"""`meshlog unpin`: deletes the pin, so that the newest policy is in force again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Delete the pin, and wait until that has arrived; 0, 1 refused, 124 not in time, 2 there is no pin."""
+    """Delete the pin and wait until every proxy has the result. Returns 0, 1 rejected, 124 timeout, 2 no pin."""
     parser = argparse.ArgumentParser(
         prog="meshlog unpin",
         description="End a rollback: put the newest policy in force.",

@@ -1,4 +1,4 @@
-"""`meshlog check`: whether a call passes, by which rule, and what the caller sees if not."""
+"""`meshlog check`: decides whether a call passes, by which rule, and what the caller receives if it is denied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.terminal import output
 from cli.verbs.policy.compile import add_sources
 
 _AT_ONCE = 1.0
-"""Seconds for the log of the mesh that runs here."""
+"""Timeout in seconds for the log of the local mesh."""
 _EPILOG = """\
 FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE. The answer is read from the
 configuration that the sidecars of both ends would hold.
@@ -24,7 +24,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Decide; 0 allowed, 1 denied, 2 bad input."""
+    """Decide the call. Returns 0 allowed, 1 denied, 2 bad input."""
     parser = argparse.ArgumentParser(
         prog="meshlog check",
         description="Say whether a call passes, by which rule, and what the caller sees if not.",
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _pin_here() -> str:
-    """What pins the mesh of this machine, if one runs and its log answers at once: the files are not about it."""
+    """Return the pin of the local mesh, empty if none answers in time: checked files do not show a pin."""
     from cli.history.log_source import LOG_VARIABLE, opened
     from cli.state.mesh_status import pinned
     from shared.errors import MeshlogError

@@ -1,4 +1,4 @@
-"""`meshlog compile`: what proxies would be told, from a folder of manifests, without a cluster."""
+"""`meshlog compile`: compiles a folder of manifests to the configuration of proxies, without a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compile; 0, or 2 for manifests that cannot be read."""
+    """Print the configuration. Returns 0, or 2 for manifests that cannot be read."""
     parser = argparse.ArgumentParser(
         prog="meshlog compile",
         description="Compile manifests without a cluster: what each proxy would be told.",
@@ -59,13 +59,13 @@ def main(argv: Sequence[str]) -> int:
     elif options.output == "json":
         output.json(document(snapshot, proxies), indent=2)
     else:
-        plain = json.loads(json.dumps(document(snapshot, proxies)))  # protobuf's ordered mappings are no YAML
+        plain = json.loads(json.dumps(document(snapshot, proxies)))  # YAML does not write protobuf's ordered mappings
         output.yaml(plain)
     return 0
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """The options that say which manifests are compiled, and as which mesh."""
+    """Add the options that select the manifests and the mesh to compile."""
     parser.add_argument(
         "-f", "--filename", type=Path, action="append", required=True, metavar="PATH", help="a file or a folder"
     )

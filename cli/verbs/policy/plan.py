@@ -1,4 +1,4 @@
-"""`meshlog plan`: what applying would do, before it is done."""
+"""`meshlog plan`: prints the effects of a change before it is applied."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from cli.terminal.deadline import Deadline
 
 _VALIDATED = 5
-"""Classes that a real Envoy is asked about unless told otherwise: a quarter of a second each."""
+"""Default limit of the classes that a real Envoy validates: each takes 0.25 s."""
 _TOLD = 25
-"""Sentences of one sort that are printed."""
+"""Limit of the sentences of one sort that are printed."""
 _LINES = 400
-"""Lines of difference that are printed."""
+"""Limit of the lines of difference that are printed."""
 
 _EPILOG = """\
 Nothing is applied. Calls are asked with literal requests: for each method of each match of each route group a path
@@ -43,7 +43,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Plan."""
+    """Print the plan. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog plan",
         description="Compile the newest state plus changes, and say what would differ.",
@@ -110,9 +110,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _admitted(options: argparse.Namespace, source: LogSource, put: list[Manifest]) -> list[Manifest]:
-    """The objects as the API server would keep them; nothing is changed there.
+    """Return the objects as the API server would store them, by a dry run.
 
-    Raises `BadInputError` if the log is behind the API server: a plan on top of it would be of another mesh.
+    Raises `BadInputError` if the log is behind the API server: the plan would start from an outdated state.
     """
     from cli.arrival.recorded import Recorder
     from cli.cluster.target import session
@@ -172,7 +172,7 @@ def _where(classes: list[str]) -> str:
 
 
 def _some(lines: Iterable[str]) -> None:
-    """As many lines as a person reads, and how many more there are."""
+    """Print the first lines, and the number of those that are left out."""
     listed = list(lines)
     output.lines(listed[:_TOLD])
     if len(listed) > _TOLD:
@@ -211,7 +211,7 @@ def _seen(found: ChangePlan) -> None:
 
 
 def drained(drain: Drain) -> str:
-    """One listener whose connections end, as a sentence."""
+    """Format one listener whose connections end as a sentence."""
     moves = f" -> {drain.becomes}" if drain.becomes != drain.workload_class else ""
     proxies = f"{drain.proxies} proxies" if drain.proxies != 1 else "1 proxy"
     what = "all, for the listener goes" if drain.goes else "all"
@@ -220,7 +220,7 @@ def drained(drain: Drain) -> str:
 
 
 def _lines(found: ChangePlan) -> None:
-    """The lines of the configuration which change, each resource once."""
+    """Print the changed lines of the configuration, each resource once."""
     from cli.history.changes import distinct
     from cli.history.naming import type_name
 

@@ -1,4 +1,4 @@
-"""`meshlog why`: this resource, in this proxy, because of these objects."""
+"""`meshlog why`: explains which objects a resource of a proxy comes from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Explain; 0, or 2 if the proxy does not hold it."""
+    """Print the explanation. Returns 0, or 2 if the proxy does not hold the resource."""
     parser = argparse.ArgumentParser(
         prog="meshlog why",
         description="Say why a proxy holds a resource: the objects, versions and people behind its bytes.",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             version = await resolve(timeline, options.at)
             snapshot = await timeline.single_proxy_snapshot(version, proxy)
             if not snapshot.proxies:
-                snapshot = await timeline.snapshot(version)  # to say who else there is
+                snapshot = await timeline.snapshot(version)  # the error lists other proxies
             answer = await why(timeline, snapshot, proxy, type_url, name)
         if options.output == "json":
             output.json(_as_json(answer), indent=2)

@@ -1,4 +1,4 @@
-"""`meshlog why-not`: why a call does not pass (or why it does), and since when."""
+"""`meshlog why-not`: explains why a call is denied (or allowed), and since when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Decide, and look back."""
+    """Decide the call and print the last change of the decision. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog why-not",
         description="Say why a call does not pass: the rule or its absence, and the event that made it so.",
@@ -92,7 +92,7 @@ async def _answer(log: str, at: str, call: CallQuery) -> int:
 
 
 def _turn(other: DecisionChange) -> None:
-    """The version that turned the decision, and the event of it that did; without one, all of its events."""
+    """Print the version that changed the decision, and the event that did; if no single one did, all of them."""
     from cli.history import naming
 
     before = "allowed" if other.before else "denied"

@@ -1,4 +1,4 @@
-"""`meshlog grpc-bootstrap`: what a stock gRPC library needs to be a member of the mesh without a sidecar."""
+"""`meshlog grpc-bootstrap`: prints the configuration that a stock gRPC library needs to join without a sidecar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ and dials xds:///SERVICE.NAMESPACE.svc.cluster.local:PORT. docs/xds.md has a who
 
 
 def bootstrap(*, edge: str = EDGE, roots: str = ROOTS, token: str = TOKEN, node: str) -> dict[str, Any]:
-    """The bootstrap (gRFC A27), with TLS by the mesh's roots (A65) and the pod's own token on each stream (A97)."""
+    """Return the bootstrap (gRFC A27), with TLS by the mesh's roots (A65) and the pod's token on each stream (A97)."""
     return {
         "xds_servers": [
             {
@@ -43,7 +43,7 @@ def bootstrap(*, edge: str = EDGE, roots: str = ROOTS, token: str = TOKEN, node:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the bootstrap, or write it to a file; 0."""
+    """Print the bootstrap, or write it to a file. Returns 0."""
     parser = argparse.ArgumentParser(
         prog="meshlog grpc-bootstrap",
         description="Print the xDS bootstrap of a gRPC workload that has no sidecar.",

@@ -1,4 +1,4 @@
-"""`meshlog run SERVICE`: one service of the control plane, in the foreground."""
+"""`meshlog run SERVICE`: runs one service of the control plane in the foreground."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Example: meshlog run compiler --nats-url nats://127.0.0.1:4222
 
 
 def main(argv: Sequence[str]) -> int:
-    """Hand over to the service's own `main`."""
+    """Call the `main` of the service. Returns its exit code."""
     if argv and argv[0] in {"-h", "--help"}:
         output.block(_USAGE.removesuffix("\n"))
         return 0

@@ -1,4 +1,4 @@
-"""`meshlog sidecar-init`: the init container that redirects a pod's traffic to its sidecar."""
+"""`meshlog sidecar-init`: runs the init container that redirects a pod's traffic to its sidecar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`meshlog version`: which build this is."""
+"""`meshlog version`: prints the version of this build."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.build import VERSION
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the version, as a word or as JSON."""
+    """Print the version as text or as JSON. Returns 0."""
     parser = argparse.ArgumentParser(prog="meshlog version", description="Print the version of this build.")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     if parser.parse_args(argv).output == "json":

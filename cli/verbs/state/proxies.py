@@ -1,4 +1,4 @@
-"""`meshlog proxies`: every proxy, and what it holds."""
+"""`meshlog proxies`: lists every proxy and its configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """List; 0 if every proxy is in sync, else 1."""
+    """Print the list. Returns 0 if every proxy is in sync, else 1."""
     parser = argparse.ArgumentParser(
         prog="meshlog proxies",
         description="List the proxies: in sync, behind, refusing, gone.",
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table(proxies: Sequence[ProxyState], *, wide: bool) -> None:
-    """Columns as wide as what is in them; reasons of those that are not in sync always."""
+    """Print columns as wide as their content; always with the reasons of proxies that are not in sync."""
     headings = ["PROXY", "STATE", "ACKNOWLEDGED", *(["EDGE", "CLASS"] if wide else []), "REASON"]
     rows = [
         [one.proxy, one.state, one.acknowledged, *([one.edge, one.workload_class] if wide else []), one.reason]

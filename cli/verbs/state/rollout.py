@@ -1,4 +1,4 @@
-"""`meshlog rollout`: has this version arrived, at whom, and at whom not."""
+"""`meshlog rollout`: shows which proxies have acknowledged a version, and which have not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Show how far a version has come."""
+    """Print how many proxies have a version. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="meshlog rollout",
         description="Say which proxies a version concerns, and which of them acknowledged it.",
@@ -60,7 +60,7 @@ async def _rollout(source: LogSource, options: argparse.Namespace, deadline: Dea
     timeline = Timeline(source)
     version = await resolve(timeline, options.version or "HEAD")
     published = await timeline.commit(version)
-    # A keyframe is whole: whom the version itself concerned is seen from its parent on.
+    # A keyframe holds everything: the proxies that the version itself affected are computed from its parent on.
     since = published.commit.parent
     tracker = await tracked(source, since=since) if since else await tracked(source)
     if options.wait:
@@ -75,7 +75,7 @@ async def _rollout(source: LogSource, options: argparse.Namespace, deadline: Dea
 
 
 def _milliseconds(found: Rollout, published: int) -> float | None:
-    """From the publication to the last acknowledgement; none if there is none yet."""
+    """Return the time from the publication to the last acknowledgement, or None if there is none yet."""
     done = found.concerned > len(found.waiting)
     return round(max(0, found.last_ack - published) / 1e6, 1) if found.last_ack and done else None
 

@@ -1,4 +1,4 @@
-"""`meshlog status`: one screen: is the mesh well, what is not, and where everything stands."""
+"""`meshlog status`: shows the state of the mesh and the findings of its checks on one screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cli.kubernetes.api_client import Api
 
 _EVERY = 1.0
-"""Seconds between two looks of --watch."""
+"""Seconds between two refreshes of --watch."""
 _EPILOG = """\
 The checks, what each finding means and the shape of -o json: docs/health.md. What cannot be read (the log, Kubernetes)
 is a finding itself, and the rest is told all the same.
@@ -36,7 +36,7 @@ examples:
 
 
 class _StatusTarget(msgspec.Struct, frozen=True):
-    """Whose status is asked for."""
+    """The mesh whose status is read."""
 
     session: Session | None
     opening: Opening | None
@@ -45,7 +45,7 @@ class _StatusTarget(msgspec.Struct, frozen=True):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the state of the mesh; 0 if nothing was found, 1 if something was, 2 if there is no mesh."""
+    """Print the state of the mesh. Returns 0 if it is healthy, 1 if there are findings, 2 if there is no mesh."""
     parser = argparse.ArgumentParser(
         prog="meshlog status",
         description="Say on one screen whether the mesh is well: services, log, versions, proxies, certificates.",
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _place(options: argparse.Namespace) -> _StatusTarget:
-    """The mesh that the arguments mean; raises `BadInputError` if none was named and none runs here."""
+    """Return the mesh of the arguments. Raises `BadInputError` if none is named and none runs on this machine."""
     from cli.cluster.target import log_of, session
     from cli.embedded import lifecycle
 
