@@ -64,34 +64,36 @@ async def last_otherwise(timeline: Timeline, version: int, call: CallQuery) -> D
     about = timeline.source.about
     known = await complete_from(timeline.source)
     namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
-    there = _ObjectsPresent(timeline, namespaces, until=version)
+    objects = _ObjectsPresent(timeline, namespaces, until=version)
     snapshot, previous = Snapshot(), 0
     last: bool | None = None
-    turn: tuple[int, int, bool] | None = None
+    change: tuple[int, int, bool] | None = None
     async for found in timeline.commits(until=version):
         commit = found.commit
         before, since = snapshot.version, previous
         if not await _advance(timeline, snapshot, commit):
             continue
         previous = commit.version
-        moved = await there.advance(commit.version)
-        if commit.version < known or not (moved or commit.parent != before or _may_matter(commit, namespaces)):
+        objects_changed = await objects.advance(commit.version)
+        if commit.version < known or not (
+            objects_changed or commit.parent != before or _may_matter(commit, namespaces)
+        ):
             continue
-        directory = Directory(there.events.values(), cluster=about.cluster)
+        directory = Directory(objects.events.values(), cluster=about.cluster)
         try:
             answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
         except BadInputError:
             continue
         now = all(answer.allowed for answer in answers)
         if last is not None and now != last:
-            turn = (commit.version, since, last)
+            change = (commit.version, since, last)
         last = now
-    if turn is None:
+    if change is None:
         return None
-    at, since, before_it = turn
+    at, since, allowed_before = change
     events = [one async for one in timeline.history(after=since, until=at)]
     decisive = events[0] if len(events) == 1 else await _decisive(timeline, call, since, events)
-    return DecisionChange(at, before_it, events, decisive)
+    return DecisionChange(at, allowed_before, events, decisive)
 
 
 async def _decisive(timeline: Timeline, call: CallQuery, since: int, events: list[LoggedEvent]) -> LoggedEvent | None:
@@ -101,29 +103,31 @@ async def _decisive(timeline: Timeline, call: CallQuery, since: int, events: lis
     about = timeline.source.about
     namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
     try:
-        there = {item.event.key: item for item in living(await timeline.state(since)).values()}
+        objects = {item.event.key: item for item in living(await timeline.state(since)).values()}
     except LostHistoryError:
         return None
-    compiler = recompile.compiler_of(about, there.values(), serves=lambda pod: pod.namespace in namespaces)
+    compiler = recompile.compiler_of(about, objects.values(), serves=lambda pod: pod.namespace in namespaces)
     snapshot = recompile.compiled(compiler)
-    turned: LoggedEvent | None = None
-    last = _allowed(snapshot, there, call, about.cluster)
+    decisive: LoggedEvent | None = None
+    last = _allowed(snapshot, objects, call, about.cluster)
     for item in events:
         compiler.fold(item.event, item.sequence, epoch="history")
         snapshot = recompile.compiled(compiler, snapshot)
         if item.event.operation == APPLIED:
-            there[item.event.key] = item
+            objects[item.event.key] = item
         else:
-            there.pop(item.event.key, None)
-        now = _allowed(snapshot, there, call, about.cluster)
+            objects.pop(item.event.key, None)
+        now = _allowed(snapshot, objects, call, about.cluster)
         if now is not None and now != last:
-            turned, last = item, now
-    return turned
+            decisive, last = item, now
+    return decisive
 
 
-def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, LoggedEvent], call: CallQuery, cluster: str) -> bool | None:
+def _allowed(
+    snapshot: Snapshot, objects: Mapping[ObjectKey, LoggedEvent], call: CallQuery, cluster: str
+) -> bool | None:
     """Whether the call is allowed; None if one of its ends does not exist."""
-    directory = Directory((item.event for item in there.values()), cluster=cluster)
+    directory = Directory((item.event for item in objects.values()), cluster=cluster)
     try:
         answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
     except BadInputError:
@@ -149,19 +153,19 @@ class _ObjectsPresent:
 
     async def advance(self, version: int) -> bool:
         """Apply the events up to a version. Returns whether one was of a pod, a service or its endpoints."""
-        moved = False
+        objects_changed = False
         if not self._begun:
             self._next, self._begun = await anext(self._history, None), True
         while self._next is not None and self._next.sequence <= version:
             event = self._next.event
             if event.kind in {"Pod", "Service", "EndpointSlice"}:
-                moved = True
+                objects_changed = True
                 if event.operation == APPLIED:
                     self.events[event.key] = event
                 else:
                     self.events.pop(event.key, None)
             self._next = await anext(self._history, None)
-        return moved
+        return objects_changed
 
 
 async def _advance(timeline: Timeline, snapshot: Snapshot, commit: Commit) -> bool:

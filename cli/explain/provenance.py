@@ -78,15 +78,15 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
     about = timeline.source.about
     for part in (_part(about, snapshot, view, resource, proxy), None):
         state = in_force(await timeline.state(snapshot.version, part))
-        looking = trial.begin(state.values())
-        if trial.holds(looking):
-            return _explained(trial, looking, state, resource, snapshot)
+        compilation = trial.begin(state.values())
+        if trial.holds(compilation):
+            return _explained(trial, compilation, state, resource, snapshot)
     # An object that cannot be decoded leaves its last valid form in force, which is only in the events before it.
     events_before = [item async for item in timeline.history(until=snapshot.version)]
-    looking = trial.begin(events_before)
-    if trial.holds(looking):
+    compilation = trial.begin(events_before)
+    if trial.holds(compilation):
         state = {item.event.key: item for item in events_before}
-        return _explained(trial, looking, state, resource, snapshot, most_tried=0)
+        return _explained(trial, compilation, state, resource, snapshot, most_tried=0)
     raise LostHistoryError(
         "history/build",
         f"version {snapshot.version} was made by build {snapshot.build}, and this one makes other bytes",
@@ -95,20 +95,20 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
 
 def _explained(
     trial: RemovalTrial,
-    looking: ProxyExplanation,
+    compilation: ProxyExplanation,
     state: dict[ObjectKey, LoggedEvent],
     resource: Resource,
     snapshot: Snapshot,
     *,
     most_tried: int = MOST_TRIED,
 ) -> Explanation:
-    ref = looking.find((resource.type_url, resource.name, resource.hash))
+    ref = compilation.find((resource.type_url, resource.name, resource.hash))
     assert ref is not None
-    made = {cause.key: cause for cause in looking.made_from(ref)}
-    reach = {cause.key: cause for cause in looking.reached_by()}
+    made = {cause.key: cause for cause in compilation.made_from(ref)}
+    reach = {cause.key: cause for cause in compilation.reached_by()}
     candidates = [state[key] for key in sorted({*made, *reach})]
     split = len(candidates) <= most_tried
-    deciding = trial.deciding(looking, candidates) if split else set(made)
+    deciding = trial.deciding(compilation, candidates) if split else set(made)
     causes = {**reach, **made}
     return Explanation(
         proxy=trial.proxy,
@@ -152,22 +152,22 @@ class RemovalTrial:
 
     def begin(self, state: Iterable[LoggedEvent]) -> ProxyExplanation:
         """Return a compilation of a state."""
-        looking = ProxyExplanation(settings_of(self._about), self.pod)
-        looking.fold((item.event, item.sequence) for item in state)
-        return looking
+        compilation = ProxyExplanation(settings_of(self._about), self.pod)
+        compilation.fold((item.event, item.sequence) for item in state)
+        return compilation
 
-    def holds(self, looking: ProxyExplanation) -> bool:
+    def holds(self, compilation: ProxyExplanation) -> bool:
         """Whether the proxy holds the resource in that state."""
-        return looking.find(self._identity) is not None
+        return compilation.find(self._identity) is not None
 
-    def deciding(self, looking: ProxyExplanation, candidates: list[LoggedEvent]) -> set[ObjectKey]:
+    def deciding(self, compilation: ProxyExplanation, candidates: list[LoggedEvent]) -> set[ObjectKey]:
         """Return the objects without which the proxy would not hold these bytes: each is removed, then restored."""
         found: set[ObjectKey] = set()
         for item in candidates:
-            looking.fold([(deletion(item.event), item.sequence)])
-            if not self.holds(looking):
+            compilation.fold([(deletion(item.event), item.sequence)])
+            if not self.holds(compilation):
                 found.add(item.event.key)
-            looking.fold([(item.event, item.sequence)])
+            compilation.fold([(item.event, item.sequence)])
         return found
 
 

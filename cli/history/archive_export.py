@@ -70,8 +70,8 @@ def _refuse_what_is_no_file(path: Path) -> None:
 async def _events(source: LogSource, writer: ArchiveWriter, first: int, last: int, state_every: int) -> int:
     newest: dict[str, Record] = {}
     if source.archive is not None:
-        begins, _ = await source.events.bounds()
-        newest = {record.subject: record for record in source.archive.state(until=begins - 1)[1]}
+        oldest, _ = await source.events.bounds()
+        newest = {record.subject: record for record in source.archive.state(until=oldest - 1)[1]}
     # A state without the records that the log has trimmed would be incomplete: write none.
     whole_from = await complete_from(source)
     count, due = 0, 0

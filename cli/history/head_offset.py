@@ -25,37 +25,37 @@ class PinEvent(msgspec.Struct, frozen=True):
 
 async def version_back(timeline: Timeline, steps: int) -> int:
     """Return the version `steps` before the newest. Raises `BadInputError` if the log keeps fewer."""
-    turns, version = await _turns(timeline), await timeline.head()
+    pin_events, version = await _turns(timeline), await timeline.head()
     for _ in range(steps):
         try:
-            version = await _one_back(timeline, turns, version)
+            version = await _one_back(timeline, pin_events, version)
         except BadInputError as error:
             sentence = f"the log keeps fewer than {steps} versions before the newest (pins are not counted)"
             raise BadInputError("history/version", sentence) from error
     return version
 
 
-async def _one_back(timeline: Timeline, turns: list[PinEvent], version: int) -> int:
+async def _one_back(timeline: Timeline, pin_events: list[PinEvent], version: int) -> int:
     before = await timeline.version_before(version)
-    crossed = [turn for turn in turns if before < turn.sequence <= version]
+    crossed = [pin_event for pin_event in pin_events if before < pin_event.sequence <= version]
     if not crossed:
         return before or await timeline.newest_below(version)
     last = crossed[-1]
     if last.version:
         return await timeline.newest_below(min(last.version, version))
-    began = _began(turns, last)
+    began = _began(pin_events, last)
     untouched = not await _recorded(timeline, began, last.sequence)
     outside = await timeline.newest_below(began)
-    return await _one_back(timeline, turns, outside) if untouched else outside
+    return await _one_back(timeline, pin_events, outside) if untouched else outside
 
 
-def _began(turns: list[PinEvent], end: PinEvent) -> int:
+def _began(pin_events: list[PinEvent], end: PinEvent) -> int:
     """Return the sequence of the pin that an event ended; if several pins followed each other, of the first."""
     began = end.sequence
-    for turn in reversed([turn for turn in turns if turn.sequence < end.sequence]):
-        if not turn.version:
+    for pin_event in reversed([pin_event for pin_event in pin_events if pin_event.sequence < end.sequence]):
+        if not pin_event.version:
             break
-        began = turn.sequence
+        began = pin_event.sequence
     return began
 
 

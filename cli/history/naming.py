@@ -53,9 +53,9 @@ def class_of(snapshot: Snapshot, key: str) -> str:
         return proxy.workload_class
     namespace = key.split("/")[1]
     near = [other.partition("/")[2] for other in sorted(snapshot.proxies) if other.split("/")[1] == namespace]
-    there = f"; there are {', '.join(near[:8])}" if near else ""
+    others = f"; there are {', '.join(near[:8])}" if near else ""
     raise BadInputError(
-        "history/proxy", f"has no proxy in version {snapshot.version}{there}", about=key.partition("/")[2]
+        "history/proxy", f"has no proxy in version {snapshot.version}{others}", about=key.partition("/")[2]
     )
 
 

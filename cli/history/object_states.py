@@ -110,11 +110,11 @@ async def complete_from(source: LogSource) -> int:
     last = await newest_event(source)
     if source.archive is not None and source.archive.state_items(until=first)[0]:
         return first
-    begins = await source.events.at(first)
-    if begins is None or begins_epoch(begins):
+    oldest = await source.events.at(first)
+    if oldest is None or begins_epoch(oldest):
         return first
     if first not in source.remembered:
-        known = await _said_again(source, first) or await _searched(source, begins)
+        known = await _said_again(source, first) or await _searched(source, oldest)
         if not known:
             return last if source.archive is None else last + 1
         source.remembered[first] = known
@@ -138,15 +138,15 @@ async def _said_again(source: LogSource, first: int) -> int:
     return found
 
 
-async def _searched(source: LogSource, begins: Record) -> int:
+async def _searched(source: LogSource, oldest: Record) -> int:
     """Search the same in all of the log, and the beginning of an epoch too. Returns 0 if it holds neither."""
     known = 0
-    async for record in source.events.read(start=begins.sequence, subjects=source.scope):
-        if record.epoch != begins.epoch:
+    async for record in source.events.read(start=oldest.sequence, subjects=source.scope):
+        if record.epoch != oldest.epoch:
             return known or record.sequence
         if mark := mark_of(record):
-            known = record.sequence if mark >= begins.sequence else 0
-        elif _keeps(record, begins.sequence):
+            known = record.sequence if mark >= oldest.sequence else 0
+        elif _keeps(record, oldest.sequence):
             known = record.sequence
     return known
 
@@ -166,8 +166,8 @@ def begins_epoch(record: Record) -> bool:
 async def _check_kept(source: LogSource, version: int) -> None:
     first, _ = await source.events.bounds()
     last = await newest_event(source)
-    begins = await source.events.at(first)
-    if version >= last or (version >= first and begins is not None and begins_epoch(begins)):
+    oldest = await source.events.at(first)
+    if version >= last or (version >= first and oldest is not None and begins_epoch(oldest)):
         return
     known = await complete_from(source)
     if version < known:

@@ -77,13 +77,13 @@ def _pattern(match: Match) -> str:
 
 
 def _said_methods(match: Match) -> list[str]:
-    said: object = match.get("methods")
-    return [str(method) for method in cast("list[object]", said)] if isinstance(said, list) and said else ["GET"]
+    value: object = match.get("methods")
+    return [str(method) for method in cast("list[object]", value)] if isinstance(value, list) and value else ["GET"]
 
 
 def _methods(match: Match, every: list[str]) -> list[str]:
-    said = _said_methods(match)
-    return (sorted({"GET", "POST", *every}) if "*" in said else said)[:_MOST_METHODS]
+    methods = _said_methods(match)
+    return (sorted({"GET", "POST", *every}) if "*" in methods else methods)[:_MOST_METHODS]
 
 
 def _differing(patterns: list[str]) -> list[str]:
@@ -104,8 +104,8 @@ def _differing(patterns: list[str]) -> list[str]:
 
 def _requests(match: Match, paths: list[str], every: list[str]) -> Iterator[HttpRequest]:
     path = example(_pattern(match), begins="/")
-    said: object = match.get("headers") or {}
-    listed = cast("list[object]", said if isinstance(said, list) else [said])
+    declared: object = match.get("headers") or {}
+    listed = cast("list[object]", declared if isinstance(declared, list) else [declared])
     pairs = [item for one in listed if isinstance(one, dict) for item in cast("Match", one).items()]
     values = [(str(name), example(str(value))) for name, value in pairs]
     headers = tuple((name, value) for name, value in values if value is not None)

@@ -193,16 +193,16 @@ class Replay:
             await self._take(commit)
             return True
         parent = self.snapshot.version
-        ours = self._compile()
-        if ours is not None:
-            self._check(ours.views)
+        replayed = self._compile()
+        if replayed is not None:
+            self._check(replayed.views)
         await self._take(commit)
         if self._published.version != commit.version:
             return True
         self.outcome.versions += 1
         self.outcome.resources += len(commit.resources)
-        alike = ours is not None and parent == commit.parent and _changes(ours) == _changes(commit)
-        if alike:
+        equal = replayed is not None and parent == commit.parent and _changes(replayed) == _changes(commit)
+        if equal:
             return True
         self.outcome.resources += len(self._published.resources)
         found = next(differences(self._published, self.snapshot), None)
@@ -234,19 +234,19 @@ def differences(published: Snapshot, replayed: Snapshot) -> Iterator[ReplayDiffe
     """Yield the differences between two snapshots of one version, one part after the other."""
     version = published.version
     for workload_class in sorted({*published.views, *replayed.views}):
-        theirs, ours = published.views.get(workload_class), replayed.views.get(workload_class)
-        if theirs is None or ours is None:
-            present = ["there" if view is not None else "absent" for view in (theirs, ours)]
+        published_view, replayed_view = published.views.get(workload_class), replayed.views.get(workload_class)
+        if published_view is None or replayed_view is None:
+            present = ["there" if view is not None else "absent" for view in (published_view, replayed_view)]
             yield ReplayDifference(version, f"class {workload_class} (query view)", present[0], present[1])
             continue
-        for type_url in sorted({*theirs, *ours}):
-            held, made = theirs.get(type_url, {}), ours.get(type_url, {})
+        for type_url in sorted({*published_view, *replayed_view}):
+            held, made = published_view.get(type_url, {}), replayed_view.get(type_url, {})
             for name in sorted({*held, *made}):
                 if held.get(name) != made.get(name):
                     what = f"{type_url.rpartition('.')[2]} {name} of class {workload_class}"
-                    ours_of_it = (type_url, name, made[name]) if name in made else None
+                    replayed_resource = (type_url, name, made[name]) if name in made else None
                     yield ReplayDifference(
-                        version, what, held.get(name, "absent"), made.get(name, "absent"), ours_of_it
+                        version, what, held.get(name, "absent"), made.get(name, "absent"), replayed_resource
                     )
     for key in sorted({*published.proxies, *replayed.proxies}):
         if published.proxies.get(key) != replayed.proxies.get(key):

@@ -133,8 +133,8 @@ def _tell_rollout(found: Rollout | None, began: int, seconds: float) -> None:
     elif found.complete:
         took = (found.last_ack - began) / 1e6
         within = f"all acknowledged within {took:.1f} ms" if took > 0 else "all had acknowledged it before"
-        said = within if found.concerned else "nothing to acknowledge"
-        output.line(f"version {found.version}: {found.concerned} proxies concerned, {said}")
+        acknowledged = within if found.concerned else "nothing to acknowledge"
+        output.line(f"version {found.version}: {found.concerned} proxies concerned, {acknowledged}")
     else:
         missing = found.refusals or [key.partition("/")[2] for key in found.waiting]
         word = "refused by" if found.refusals else f"not acknowledged within {seconds:g} s by"

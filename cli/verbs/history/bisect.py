@@ -74,18 +74,18 @@ def main(argv: Sequence[str]) -> int:
             await source.events.bounds()
             deadline.lift()
             with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
-                stage = TrialCluster(Path(folder) / "state")
+                cluster = TrialCluster(Path(folder) / "state")
                 try:
-                    await stage.open(workloads)
-                    return await _search(timeline, options, stage, deadline)
+                    await cluster.open(workloads)
+                    return await _search(timeline, options, cluster, deadline)
                 finally:
-                    await stage.close()
+                    await cluster.close()
 
     return run(work, options.timeout)
 
 
 async def _search(
-    timeline: Timeline, options: argparse.Namespace, stage: TrialCluster | None, deadline: Deadline
+    timeline: Timeline, options: argparse.Namespace, cluster: TrialCluster | None, deadline: Deadline
 ) -> int:
     from cli.history.versions import resolve
     from shared.errors import BadInputError
@@ -105,9 +105,9 @@ async def _search(
             )
             return 1
         middle = between[len(between) // 2]
-        code = await _try(timeline, versions[middle], options.command, stage)
-        said = "cannot tell" if code == SKIP else "bad" if code else "good"
-        output.note(f"version {versions[middle]}: {said} ({high - low - 1} left)")
+        code = await _try(timeline, versions[middle], options.command, cluster)
+        result = "cannot tell" if code == SKIP else "bad" if code else "good"
+        output.note(f"version {versions[middle]}: {result} ({high - low - 1} left)")
         if code == SKIP:
             skipped.add(versions[middle])
         elif code:
@@ -118,15 +118,15 @@ async def _search(
     return 0
 
 
-async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: TrialCluster | None) -> int:
+async def _try(timeline: Timeline, version: int, command: Sequence[str], cluster: TrialCluster | None) -> int:
     """Run the command on a version. Returns its exit code."""
     with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
         environment = await _laid_out(timeline, version, folder)
-        if stage is not None:
+        if cluster is not None:
             from cli.history.timeline import in_force
 
-            await stage.put_on(version, in_force(await timeline.state(version)).values())
-            environment |= stage.environment
+            await cluster.put_on(version, in_force(await timeline.state(version)).values())
+            environment |= cluster.environment
         process = await asyncio.create_subprocess_exec(
             *command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )

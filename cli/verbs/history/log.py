@@ -115,7 +115,7 @@ def _show(item: LoggedEvent, form: str) -> None:
 
     event = item.event
     if form == "json":
-        told = {
+        document = {
             "sequence": item.sequence,
             "time": item.time,
             "object": str(event.key),
@@ -125,7 +125,7 @@ def _show(item: LoggedEvent, form: str) -> None:
             "resourceVersion": event.resource_version,
             "changeSet": event.origin.change_set,
         }
-        output.json(told, flush=True)
+        output.json(document, flush=True)
         return
     when = clock(item.time) if time.time_ns() - item.time > 86400e9 else clock(item.time)[11:]
     output.line(f"{item.sequence:>8}  {when}  {event.operation:<7}  {event.key!s:<60}  {naming.who(item)}", flush=True)

@@ -76,8 +76,8 @@ def main(argv: Sequence[str]) -> int:
         output.json(found, indent=2)
     else:
         output.lines(line for one in answers for line in one.lines)
-    told = [f"left out: {one.key}: {one.sentence} [{one.code}]" for one in compiled.snapshot.quarantine]
-    for sentence in [*told, *(f"warning: {doubt}" for doubt in compiled.doubts)]:
+    sentences = [f"left out: {one.key}: {one.sentence} [{one.code}]" for one in compiled.snapshot.quarantine]
+    for sentence in [*sentences, *(f"warning: {doubt}" for doubt in compiled.doubts)]:
         output.note(sentence)
     if pin := asyncio.run(_pin_here()):
         output.note(f"the mesh that runs here is {pin}; applied to it, policy would be recorded and not in force")

@@ -136,8 +136,8 @@ def _refusals(found: ChangePlan, most: int) -> dict[str, str]:
     changed = [name for name in found.difference.classes if name in found.after.views]
     if envoy is None or most <= 0:
         return {}
-    said = {name: refusal(envoy, found.after, name) for name in changed[:most]}
-    return {name: text for name, text in said.items() if text}
+    errors = {name: refusal(envoy, found.after, name) for name in changed[:most]}
+    return {name: text for name, text in errors.items() if text}
 
 
 def _tell(found: ChangePlan, refusals: dict[str, str]) -> None:
