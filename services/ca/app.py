@@ -42,13 +42,13 @@ from services.ca.settings import CaSettings
 from shared.errors import BadInputError
 from shared.eventlog.protocol import EventLog, Logs
 from shared.eventlog.view import LogView
+from shared.identity.bundle import BundleFollower
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.token_sealing import Opener
 from shared.records.certificate_records import SigningAnswer, TrustBundle
 from shared.service.process import Context
 from shared.service.watch_value import Latest
 from shared.streams.jetstream import JetStreamLogs
-from shared.svid import BundleFollower
 
 REFRESH_SECONDS = 60.0
 """Seconds between two rounds of the providers' maintenance."""

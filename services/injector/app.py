@@ -15,12 +15,14 @@ from services.injector.http.webhook import Webhook
 from services.injector.log.namespace_follower import NamespaceFollower
 from services.injector.settings import InjectorSettings
 from shared.eventlog.protocol import EventLog, Logs
+from shared.identity.bundle import BundleFollower
+from shared.identity.serving_certificate import ServingCertificate
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid_requester import CertificateRequester
 from shared.names import INJECTOR
 from shared.policy.budgets import budgets_of
 from shared.service.process import Context
 from shared.streams.jetstream import JetStreamLogs
-from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
 
 _log = logging.getLogger(__name__)
 

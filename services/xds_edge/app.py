@@ -36,11 +36,14 @@ from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from services.xds_edge.tcp.connection_gate import ConnectionCaps
 from services.xds_edge.xds.response_cache import ResponseCache
 from shared.eventlog.protocol import Logs
+from shared.identity.bundle import BundleFollower
 from shared.identity.service_account_tokens import TokenVerifier
+from shared.identity.serving_certificate import ServingCertificate
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
+from shared.identity.svid_requester import CertificateRequester
 from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import Commit
-from shared.svid import BundleFollower, CertificateRequester, IssuedSvid, ServingCertificate
 from shared.telemetry import traces
 
 _log = logging.getLogger(__name__)

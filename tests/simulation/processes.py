@@ -27,10 +27,10 @@ from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
 from shared.records.snapshot import Commit
 from shared.records.subjects import Streams
 from shared.service.lease import Lease
-from shared.svid import IssuedSvid
 from shared.timing.backoff import Backoff
 from tests.simulation.cluster import KINDS, BadServer, Cluster
 from tests.simulation.disk import FileDisk

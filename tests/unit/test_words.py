@@ -60,7 +60,6 @@ FOLDERS = (
     "shared/records",
     "shared/service",
     "shared/streams",
-    "shared/svid",
     "shared/telemetry",
     "shared/timing",
     "shared/build.py",

@@ -25,11 +25,10 @@ from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
 from shared.identity.serving_certificate import load_into
 from shared.identity.spiffe import SpiffeId
-from shared.identity.svid import parse_certificates
+from shared.identity.svid import IssuedSvid, parse_certificates
 from shared.names import CA
 from shared.records.certificate_records import TrustBundle
 from shared.service.watch_value import Latest
-from shared.svid import IssuedSvid
 
 _log = logging.getLogger(__name__)
 REFRESH_HINT = 300

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog, Record
+from shared.identity.bundle import BundleFollower
 from shared.identity.bundle_rules import InvalidBundleError, check_bundle
 from shared.records.certificate_records import CorruptMessageError, TrustBundle, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
-from shared.svid import BundleFollower
 
 _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 86400.0

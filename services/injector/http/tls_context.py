@@ -11,7 +11,7 @@ import ssl
 from pathlib import Path
 
 from shared.errors import BadInputError
-from shared.svid import ServingCertificate
+from shared.identity.serving_certificate import ServingCertificate
 
 _log = logging.getLogger(__name__)
 _LOOK = 5.0

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 from cryptography import x509
 
+from shared.identity.serving_certificate import ServingCertificate
 from shared.io.atomic_file import write_atomically
 from shared.io.decoding import decode_msgpack
 from shared.service.watch_value import Latest
-from shared.svid import ServingCertificate
 
 _log = logging.getLogger(__name__)
 _NAME = "serving"

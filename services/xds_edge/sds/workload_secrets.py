@@ -31,12 +31,13 @@ from cryptography import x509
 from services.xds_edge.xds import wire
 from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
 from shared.errors import MeshlogError
-from shared.identity.renewal import retry_delay
+from shared.identity.renewal import renewal_delay, retry_delay
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
+from shared.identity.svid_requester import SigningRefusedError
 from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, resource_hash
-from shared.svid import IssuedSvid, SigningRefusedError, renewal_delay
 from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ _REFUSED = Backoff(first=60.0, longest=60.0, jitter=(0.5, 1.5))
 
 
 Issue = Callable[[str, SpiffeId], Awaitable[IssuedSvid]]
-"""Obtains a certificate with a new key for the identity that a token proves: `shared.svid.CertificateRequester`."""
+"""Obtains a certificate with a new key for the identity that a token proves: `shared.identity.CertificateRequester`."""
 
 
 class ServedCertificate(msgspec.Struct, frozen=True):

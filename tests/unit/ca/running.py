@@ -22,10 +22,11 @@ from services.ca.keys.authority import (
 from services.ca.providers.builtin import BuiltinProvider
 from services.ca.settings import CaSettings
 from shared.eventlog.protocol import Logs
+from shared.identity.bundle import BundleFollower
+from shared.identity.svid_requester import CertificateRequester
 from shared.projected_objects import Meta, PolicyObject
 from shared.records.events import Event
 from shared.records.subjects import Streams
-from shared.svid import BundleFollower, CertificateRequester
 from tests.unit.identity.cluster import Cluster
 
 TRUST_DOMAIN = "cluster.local"

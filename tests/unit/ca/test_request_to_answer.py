@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid_requester import SigningRefusedError
 from shared.records.certificate_records import SigningRequest, encode
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
-from shared.svid import SigningRefusedError
 from tests.unit.ca.running import certificate_authority, new_authority, requester
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

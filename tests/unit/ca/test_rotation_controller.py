@@ -14,10 +14,10 @@ from services.ca.app import default_root
 from services.ca.keys.authority import generate_authority
 from services.ca.settings import CaSettings
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid_requester import SvidUnavailableError
 from shared.records.certificate_records import TrustBundle, decode_bundle, decode_note
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
-from shared.svid import SvidUnavailableError
 from tests.unit.ca.running import MemoryKeyStore, certificate_authority, requester, wanted_event
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from services.ca.core.template import LeafTemplate, self_signed_root, sign_leaf
 from services.ca.keys.authority import new_serial
 from shared.eventlog.protocol import Draft
+from shared.identity.bundle import BundleFollower
 from shared.identity.bundle_rules import InvalidBundleError, check_bundle
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import Opener, generate_sealing_key
@@ -32,7 +33,6 @@ from shared.records.certificate_records import (
 )
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
-from shared.svid import BundleFollower
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.waiting import eventually

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.identity.spiffe import SpiffeId
-from shared.svid import InvalidSvidError, validate_svid
+from shared.identity.svid_validator import InvalidSvidError, validate_svid
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 BUYER = SpiffeId(trust_domain="cluster.local", namespace="bookstore", service_account="bookbuyer")

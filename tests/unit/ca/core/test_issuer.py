@@ -24,9 +24,10 @@ from services.ca.providers.builtin import BuiltinProvider
 from shared.errors import MeshlogError
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import BACKDATE
+from shared.identity.svid_validator import validate_svid
 from shared.identity.token_sealing import Opener, binding, generate_sealing_key, seal, seal_token
 from shared.records.certificate_records import SigningAnswer, SigningRequest, TrustBundle
-from shared.svid import BACKDATE, validate_svid
 from tests.unit.identity.cluster import Cluster
 
 NOW = 1_700_000_000.0

@@ -12,10 +12,11 @@ from cli.certificates.roots import CertificateClient, MeshRoot
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
+from shared.identity.svid_requester import SigningRefusedError
 from shared.records.proxy_status import ProxyStatus, encode_status
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
-from shared.svid import IssuedSvid, SigningRefusedError
 from tests.unit.ca.running import certificate_authority, requester
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -139,7 +141,7 @@ def test_a_confirming_list_as_new_as_the_suspicion_does_not_win() -> None:
     ids=["most", "half", "few living", "all", "confirmed"],
 )
 def test_26_a_list_that_lacks_most_of_a_kind_is_confirmed_first(
-    living: int, missing: int, options: dict[str, bool], deleted: int
+    living: int, missing: int, options: dict[str, Any], deleted: int
 ) -> None:
     items = [projected(f"p{number:02}") for number in range(living)]
     difference = compare(held(*items), listed(*items[missing:], **options))

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.identity.renewal import retry_delay
-from shared.svid import renewal_delay
+from shared.identity.renewal import renewal_delay, retry_delay
 
 
 @given(lifetime=st.floats(10, 1e7), chance=st.floats(0, 1, exclude_max=True))

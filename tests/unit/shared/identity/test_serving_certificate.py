@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from shared.identity.serving_certificate import ServingCertificate
 from shared.identity.spiffe import SpiffeId
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
-from shared.svid import ServingCertificate
 from tests.unit.ca.running import certificate_authority, new_authority, requester, tasks
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

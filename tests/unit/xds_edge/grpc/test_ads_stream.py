@@ -22,9 +22,9 @@ from services.xds_edge.xds.name_budget import NameLedgers
 from services.xds_edge.xds.response_cache import ResponseCache
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
 from shared.records.snapshot import CDS, EDS, FORMAT, Commit, Proxy, Resource, ViewChange
 from shared.records.subjects import Streams
-from shared.svid import IssuedSvid
 from tests.waiting import eventually
 
 CLAIMS = WorkloadToken(

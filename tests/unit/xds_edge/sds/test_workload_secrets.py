@@ -22,8 +22,9 @@ from services.xds_edge.sds.workload_secrets import (
 )
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import IssuedSvid
+from shared.identity.svid_requester import SigningRefusedError, SvidUnavailableError
 from shared.records.certificate_records import TrustBundle
-from shared.svid import IssuedSvid, SigningRefusedError, SvidUnavailableError
 from tests.waiting import eventually
 
 IDENTITY = SpiffeId(trust_domain="cluster.local", namespace="shop", service_account="web")
