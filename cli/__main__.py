@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return BAD_INPUT
     except MeshlogError as error:
-        # Of the log without what it is about: a subject, which is nothing that a person asked for.
+        # Errors of the log are printed without the subject they are about, since no user asked for a subject.
         of_log = error.code.startswith("log/")
         _complain(f"the log: {error.sentence}; `meshlog status` says what is wrong" if of_log else str(error))
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output (`| head`) has gone; not ours to complain about.
+        # The reader of standard output (`| head`) has exited, which is no error of this command.
         output.closed()
         return FAILED
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """Where a verb lives and what it is for."""
+    """A verb's module, and its purpose in a sentence."""
 
     module: str
     group: str
     summary: str
     unbounded: str = ""
-    """Why it has no `--timeout`; empty: it has one, which bounds all that it asks of peers."""
+    """Why it has no `--timeout`; empty if it has one, which bounds all its requests to peers."""
 
 
 VERBS: dict[str, Verb] = {

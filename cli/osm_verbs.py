@@ -1,4 +1,4 @@
-"""Verbs of Open Service Mesh's command that are called otherwise here: what to type instead. Imports nothing heavy."""
+"""Verbs of Open Service Mesh's command that have other names here, with their counterparts. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _COUNTERPARTS: dict[tuple[str, ...], str] = {
     ("del",): "`meshlog uninstall mesh`",
     ("certificate", "mrc"): "`meshlog certificate rotate`",
 }
-"""Words of an `osm` command line, and its counterpart. Verbs that kept their names are not here."""
+"""Words of an `osm` command line, and its counterpart. Verbs that kept their names are left out."""
 
 
 def counterpart(arguments: Sequence[str]) -> str:
-    """What stands for an `osm` command line here, as a sentence; empty if it is none that has another name."""
+    """The counterpart of an `osm` command line, as a sentence; empty if no verb of it was renamed."""
     words = tuple(word for word in arguments if not word.startswith("-"))
     for length in (2, 1):
         found = _COUNTERPARTS.get(words[:length])
@@ -41,5 +41,5 @@ def counterpart(arguments: Sequence[str]) -> str:
 
 
 def table() -> list[tuple[str, str]]:
-    """Every command line with its counterpart, for the page on migration and its test."""
+    """Every command line with its counterpart, for the migration page and its test."""
     return [(f"osm {' '.join(words)}", text) for words, text in _COUNTERPARTS.items()]

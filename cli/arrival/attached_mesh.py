@@ -1,4 +1,4 @@
-"""A running embedded mesh as verbs see it: API, log and pods. `cli.embedded.lifecycle` starts, finds and ends it."""
+"""A running embedded mesh for verbs: API, log and pods. `cli.embedded.lifecycle` starts, finds and stops it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class AttachedMesh:
-    """A handle on a running mesh. `follow` must run for arrivals to be seen."""
+    """A handle on a running mesh. Arrivals are only detected while its views run (`attached`)."""
 
     def __init__(
         self, *, api: Api, events_log: EventLog, status_log: EventLog, streams: Streams, cluster: str, state_dir: Path
@@ -54,12 +54,12 @@ class AttachedMesh:
         self.recorder = Recorder(api, events_log, streams, cluster, Profile().namespace)
         self._logs = (events_log, status_log)
         self._state_dir = state_dir
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.views: tuple[LogView, ...] = ()
-        """What feeds the tracker."""
+        """Views of the log that feed the tracker."""
 
     async def caught_up(self, *, within: float) -> None:
-        """Wait until all is folded that was there when following began; raises `NotArrivedError` if it takes longer."""
+        """Wait until every view has folded the log as of the start; raises `NotArrivedError` after `within` s."""
         try:
             async with asyncio.timeout(within):
                 for view in self.views:
@@ -68,8 +68,8 @@ class AttachedMesh:
             raise NotArrivedError("log/slow", f"the log could not be read within {within:g} s") from error
 
     def wake(self) -> None:
-        """Whoever feeds the tracker says that there is news."""
-        self._news.set()
+        """Wake waiters after the tracker has taken a record; called by the views that feed it."""
+        self._changed.set()
 
     async def apply(self, manifests: Sequence[Manifest]) -> list[AppliedObject]:
         """Apply objects one by one, in order."""
@@ -95,14 +95,14 @@ class AttachedMesh:
 
     async def _arrival(self, before: int, sequence: int, began: int) -> Arrival:
         while True:
-            self._news.clear()
+            self._changed.clear()
             version = self.tracker.version_of(sequence)
             if version is not None:
                 rollout = self.tracker.rollout(after=before, until=version)
                 if rollout.complete:
                     elapsed = max(0, rollout.last_ack - began) / 1e6 if rollout.last_ack else 0.0
                     return Arrival(rollout=rollout, milliseconds=round(elapsed, 1))
-            await self._news.wait()
+            await self._changed.wait()
 
     async def record(self, subject: str) -> Record:
         """The newest record of a subject of the events or of the statuses; raises `LookupError` if there is none."""
@@ -125,7 +125,7 @@ class AttachedMesh:
         return await PodCommand.start(self._state_dir, namespace, pod["metadata"]["name"], argv)
 
     async def kill(self, namespace: str, pod: str) -> None:
-        """End the pod's first container with SIGKILL, from outside, as a crash would."""
+        """Kill the pod's first container with SIGKILL, from outside, as a crash would."""
         request = {"op": "kill", "namespace": namespace, "pod": pod, "container": "", "signal": 9}
         await asyncio.to_thread(lambda: list(control.ask(self._state_dir, request)))
 
@@ -136,7 +136,7 @@ async def attached() -> AsyncGenerator[AttachedMesh]:
     found = lifecycle.running()
     state = lifecycle.state_directory()
     streams = Streams()
-    # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
+    # The connection retries for as long as the log is away; each wait for it has its own deadline and error.
     with quiet_logging():
         logs = JetStreamLogs.connect(lifecycle.log_access(found), streams)
         try:
@@ -214,7 +214,7 @@ class _StatusFold:
         """Do nothing: statuses are not chained."""
 
     def fold(self, record: Record) -> bool:
-        """Take a status; one that cannot be read is passed over."""
+        """Take a status; one that cannot be decoded is skipped."""
         found = status_in(record, self._streams)
         if found is None:
             return False

@@ -12,10 +12,10 @@ from shared.records.proxy_status import status_in
 
 
 async def tracked(source: LogSource, *, since: int = 0, from_nothing: bool = False, everybody: bool = False) -> Tracker:
-    """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status.
+    """A tracker that has taken the commits after version `since` (0: after the newest keyframe) and every status.
 
-    `from_nothing`: every commit that the log keeps, the first of which concerns every proxy in it. `everybody`: the
-    keyframe does, because what it changed is not known.
+    `from_nothing`: take every commit that the log keeps; the first concerns every proxy in it. `everybody`: the
+    keyframe concerns every proxy in it, because what it changed is not known.
     """
     timeline, tracker = Timeline(source), Tracker(from_nothing=from_nothing or everybody)
     if from_nothing:
@@ -30,7 +30,7 @@ async def tracked(source: LogSource, *, since: int = 0, from_nothing: bool = Fal
     async for found in timeline.commits(after=tracker.snapshot.version):
         if found.commit.version > tracker.snapshot.version:
             tracker.take_commit(found.commit)
-    # The few that are kept of each, in order: the first that holds a version says when it arrived.
+    # The log keeps a few statuses of each proxy. In order: the first to acknowledge a version gives its arrival time.
     async for record in source.status.read(subjects=source.streams.all_status):
         status = status_in(record, source.streams)
         if status is not None:

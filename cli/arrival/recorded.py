@@ -1,9 +1,9 @@
-"""Whether the log holds what the Kubernetes API keeps: the first half of every proof that a change arrived.
+"""Compares the log with the objects in the Kubernetes API: the first half of every proof that a change arrived.
 
-Silence proves nothing: an ingestor that is stopped, late or replaced writes no event, and neither does an update that
-changes nothing that matters. So the two states are compared. What the API keeps of an object is projected by the
-ingestor's own code; if the newest event of the object says the same there is nothing to wait for, and if it does not,
-its event is still to come.
+The absence of an event proves nothing: an ingestor that is stopped, late or replaced writes none, and neither does an
+update without effect on the projected object. So the states are compared: the object in the API is projected by the
+ingestor's own code. If the newest event of the object equals the projection, there is nothing to wait for; else an
+event is still to come.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from shared.records.events import DELETED, Event
 from shared.records.subjects import Streams
 
 _LOOK = 0.02
-"""Seconds between looks at the log while an event is waited for."""
+"""Seconds between reads of the log while an event is awaited."""
 _ASK = 0.5
-"""Seconds between looks at the API: whether another client has changed the object since."""
+"""Seconds between reads of the API, in case another client has changed the object since."""
 
 
 class LastEvents(Protocol):
-    """The events of the log, as far as this module reads them."""
+    """The part of the event log that this module reads."""
 
     async def last(self, subject: str) -> Record | None:
         """See `EventLog.last`."""
@@ -50,17 +50,17 @@ class Recorder:
         self._home = home
 
     async def sequence(self, applied: Sequence[AppliedObject], dropped: Sequence[Manifest] = ()) -> int:
-        """Wait until the log holds all of these as the API keeps them; the sequence of the newest of their events.
+        """Wait until the log holds all of these as the API has them; returns the sequence of their newest event.
 
-        0 if none of them has events: some kinds have none, and so has a MeshConfig that is not the mesh's own. Objects
-        that another client changes meanwhile are waited for as they are then. Waits for ever: give it a deadline.
+        Returns 0 if none of them has events: some kinds have none, nor has a MeshConfig that is not the mesh's own. If
+        another client changes an object meanwhile, its changed state is awaited. Has no deadline of its own.
         """
         manifests = [*(one.manifest for one in applied), *dropped]
         found = [await self._recorded(one) for one in manifests if await self._is_followed(one)]
         return max(found, default=0)
 
     async def lacks(self, manifests: Sequence[Manifest]) -> list[str]:
-        """Which of these objects the log has otherwise than the API keeps them now, without waiting."""
+        """Which of these objects differ between the log and the API now, without waiting."""
         found: list[str] = []
         for manifest in manifests:
             if not await self._is_followed(manifest):
@@ -71,7 +71,7 @@ class Recorder:
         return found
 
     async def _is_followed(self, manifest: Manifest) -> bool:
-        """Whether it has events."""
+        """Whether the ingestor writes events of the object."""
         if manifest["kind"] not in KINDS:
             return False
         namespace = await self._api.namespace_of(manifest)
@@ -91,7 +91,7 @@ class Recorder:
                 await asyncio.sleep(_LOOK)
 
     async def _kept(self, manifest: Manifest) -> Manifest | None:
-        """The object as the API keeps it now; None if it does not."""
+        """The object in the API now; None if there is none."""
         path = await self._api.path_of(manifest)
         status, answer = await self._api.request("GET", path)
         if status == 404:
@@ -113,7 +113,7 @@ class Recorder:
             return None
 
     def _agree(self, newest: tuple[int, Event] | None, kept: Manifest | None) -> bool:
-        """Whether the newest event of an object says what the API keeps of it."""
+        """Whether the newest event of an object equals the projection of the object in the API."""
         event = None if newest is None else newest[1]
         if kept is None:
             return event is None or event.operation == DELETED

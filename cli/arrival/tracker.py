@@ -1,6 +1,6 @@
-"""Did it arrive? Folds commits and proxy status into: which proxies a version concerns, and which acknowledged it.
+"""Folds commits and proxy statuses: which proxies a version concerns, and which have acknowledged it.
 
-Pure: it is fed records in any interleaving of the two streams and answers from what it has seen.
+Pure: takes records in any interleaving of the two streams.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from shared.records.snapshot import SDS, Commit, Snapshot
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """How far a range of versions has come."""
+    """The progress of a range of versions."""
 
     version: int
     concerned: int
     """Proxies whose configuration changed."""
     waiting: tuple[str, ...]
-    """Keys of those that have not acknowledged, sorted."""
+    """Keys of the proxies that have not acknowledged, sorted."""
     refusals: tuple[str, ...]
-    """`proxy: type: message` of those that refused."""
+    """`proxy: type: message` of each refusal."""
     last_ack: int
-    """When the last acknowledgement arrived, nanoseconds since 1970; 0: none concerned or none yet."""
+    """When the last acknowledgement arrived, nanoseconds since 1970; 0 if there is none."""
 
     @property
     def complete(self) -> bool:
@@ -46,7 +46,7 @@ class Tracker:
     def __init__(self, *, from_nothing: bool = False) -> None:
         """`from_nothing`: the first commit taken is the first ever published, and concerns every proxy in it.
 
-        Otherwise the first is where following begins: whom it concerned is not known, and nobody is waited for.
+        Otherwise the first is where following begins: which proxies it concerned is not known, so none is awaited.
         """
         self.snapshot = Snapshot()
         self.status: dict[str, ProxyStatus] = {}
@@ -56,12 +56,12 @@ class Tracker:
     def take_commit(self, commit: Commit) -> None:
         """Fold a commit (or a keyframe) in."""
         version = _TrackedVersion(self._apply(commit), commit.epoch)
-        said = self._versions.get(commit.version)
-        if said is not None and said.epoch == version.epoch:
-            # It is said again, as a whole, because a part of the log is damaged: it concerns whom it concerned.
-            version.concerned = sorted({*said.concerned, *version.concerned})
-            version.waiting |= said.waiting
-            version.last_ack = said.last_ack
+        earlier = self._versions.get(commit.version)
+        if earlier is not None and earlier.epoch == version.epoch:
+            # Published again, as a whole, because a part of the log is damaged: it concerns the same proxies.
+            version.concerned = sorted({*earlier.concerned, *version.concerned})
+            version.waiting |= earlier.waiting
+            version.last_ack = earlier.last_ack
         self._versions[commit.version] = version
         gone = [key for key, proxy in commit.proxies.items() if proxy is None]
         for tracked in self._versions.values():
@@ -75,14 +75,14 @@ class Tracker:
         if commit.parent:
             self.snapshot.apply(commit)
             return self.snapshot.concerned(commit)
-        # A whole snapshot names every view: those concern a proxy that differ from what it had.
+        # A whole snapshot names every view: only a view that differs from what a proxy held concerns it.
         begun = self._from_nothing or self.snapshot.version > 0
         had = self._held_by_proxy()
         self.snapshot.apply(commit)
         return sorted(key for key, view in self._held_by_proxy().items() if had.get(key) != view) if begun else []
 
     def _held_by_proxy(self) -> dict[str, tuple[str, Mapping[str, Mapping[str, str]]]]:
-        """What each proxy is to hold: its uid, and the names and hashes of its class."""
+        """The resources that each proxy should hold: its uid, and the names and hashes of its class."""
         views = self.snapshot.views
         return {
             key: (proxy.uid, {kind: dict(names) for kind, names in views[proxy.workload_class].items()})
@@ -101,16 +101,16 @@ class Tracker:
     def _settle(self, number: int, version: _TrackedVersion, key: str, status: ProxyStatus) -> None:
         if status.connected and status.acked_in(version.epoch) >= number:
             version.waiting.discard(key)
-            # Secrets are acknowledged whenever they are renewed, which says nothing about a version.
+            # Secrets are acknowledged at each renewal, whatever the version.
             moments = (one.acked_at for type_url, one in status.types.items() if type_url != SDS)
             version.last_ack = max(version.last_ack, *moments, 0)
 
     def version_of(self, sequence: int) -> int | None:
-        """The first version seen that holds the event at `sequence`."""
+        """The first version taken that holds the event at `sequence`; None if there is none."""
         return min((number for number in self._versions if number >= sequence), default=None)
 
     def rollout(self, *, after: int, until: int) -> Rollout:
-        """All versions above `after`, up to and including `until`."""
+        """The progress of all versions above `after`, up to and including `until`."""
         chosen = [version for number, version in self._versions.items() if after < number <= until]
         waiting = {key for version in chosen for key in version.waiting}
         return Rollout(

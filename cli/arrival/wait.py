@@ -1,4 +1,4 @@
-"""Wait for one event, or one version, to arrive at every proxy that it concerns; and how a command ends on that."""
+"""Waits for an event, or a version, to arrive at every proxy that it concerns; exit codes of the result."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ REFUSED, BAD_INPUT, TIMED_OUT = 1, 2, 124
 """Exit codes; 0 is complete."""
 
 _PATIENCE = 1.0
-"""Seconds without a version after which it is looked whether there is anything to publish at all."""
+"""Seconds without a version before checking whether the events change anything that is published."""
 
 
 def exit_code(found: Rollout | None) -> int:
-    """0 complete, 1 refused, 124 not in time; none: no version holds it."""
+    """0 if complete, 1 if refused, 124 if not in time. None means that no version holds the event."""
     if found is None:
         return TIMED_OUT
     return REFUSED if found.refusals else 0 if found.complete else TIMED_OUT
 
 
 async def arrived(source: LogSource, sequence: int, *, within: float) -> Rollout | None:
-    """How far the first version with the event has come when it is complete, refused, or `within` seconds are over.
+    """The progress of the first version with the event when it is complete, refused, or `within` seconds are over.
 
-    None if no version holds it by then. An event that changes no configuration is in no version: it concerns nobody.
-    Proxies are counted from the version before it on: one that is away, or comes back later, is waited for.
+    None if no version holds it by then. An event that changes no configuration is in no version, and concerns no proxy.
+    Proxies are counted from the version before it on: one that is disconnected, or reconnects later, is awaited.
     """
-    async with _following(source, await _before(source, sequence)) as (tracker, news):
+    async with _following(source, await _before(source, sequence)) as (tracker, changed):
         version: int | None = None
         try:
             async with asyncio.timeout(within):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(_PATIENCE, within / 2)):
-                        version = await _version_of(tracker, sequence, news)
+                        version = await _version_of(tracker, sequence, changed)
                 if version is None and await changes_nothing(source):
                     return tracker.rollout(after=tracker.snapshot.version, until=tracker.snapshot.version)
-                version = version or await _version_of(tracker, sequence, news)
-                return await _settled(tracker, version - 1, version, news)
+                version = version or await _version_of(tracker, sequence, changed)
+                return await _settled(tracker, version - 1, version, changed)
         except TimeoutError:
             return None if version is None else tracker.rollout(after=version - 1, until=version)
 
@@ -56,8 +56,8 @@ async def arrived(source: LogSource, sequence: int, *, within: float) -> Rollout
 async def _before(source: LogSource, sequence: int) -> Tracker:
     """A tracker that begins at the newest version without the event at `sequence`.
 
-    If the log does not keep that version any more, it begins at the newest keyframe. What had changed by then is not
-    known, so that every proxy in it is concerned.
+    If the log does not keep that version any more, it begins at the newest keyframe. The changes up to it are not
+    known, so every proxy in it is concerned.
     """
     timeline = Timeline(source)
     since = await timeline.version_before(sequence)
@@ -79,11 +79,11 @@ async def left_out(source: LogSource, keys: Collection[ObjectKey]) -> list[str]:
 
 
 async def settled(source: LogSource, tracker: Tracker, *, after: int, until: int, within: float) -> Rollout:
-    """How far versions have come when they are complete, refused, or `within` seconds are over."""
-    async with _following(source, tracker) as (_, news):
+    """The progress of versions when they are complete, refused, or `within` seconds are over."""
+    async with _following(source, tracker) as (_, changed):
         try:
             async with asyncio.timeout(within):
-                return await _settled(tracker, after, until, news)
+                return await _settled(tracker, after, until, changed)
         except TimeoutError:
             return tracker.rollout(after=after, until=until)
 
@@ -102,42 +102,42 @@ async def changes_nothing(source: LogSource) -> bool:
     )
 
 
-async def _version_of(tracker: Tracker, sequence: int, news: asyncio.Event) -> int:
+async def _version_of(tracker: Tracker, sequence: int, changed: asyncio.Event) -> int:
     while (version := tracker.version_of(sequence)) is None:
-        news.clear()
-        await news.wait()
+        changed.clear()
+        await changed.wait()
     return version
 
 
-async def _settled(tracker: Tracker, after: int, until: int, news: asyncio.Event) -> Rollout:
+async def _settled(tracker: Tracker, after: int, until: int, changed: asyncio.Event) -> Rollout:
     while True:
-        news.clear()
+        changed.clear()
         found = tracker.rollout(after=after, until=until)
         if found.complete or found.refusals:
             return found
-        await news.wait()
+        await changed.wait()
 
 
 @contextlib.asynccontextmanager
 async def _following(source: LogSource, tracker: Tracker) -> AsyncGenerator[tuple[Tracker, asyncio.Event]]:
-    """Feed a tracker with all that comes, from a little before what it has seen."""
+    """Feed a tracker with new records, starting a little before those that it has taken."""
     _, statuses = await source.status.bounds()
-    news = asyncio.Event()
+    changed = asyncio.Event()
     for record in await source.status.last_per_subject(source.streams.all_status):
         _take(tracker, record, source)
     tasks = [
-        asyncio.ensure_future(_commits(source, tracker, news)),
-        asyncio.ensure_future(_statuses(source, tracker, statuses + 1, news)),
+        asyncio.ensure_future(_commits(source, tracker, changed)),
+        asyncio.ensure_future(_statuses(source, tracker, statuses + 1, changed)),
     ]
     try:
-        yield tracker, news
+        yield tracker, changed
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _commits(source: LogSource, tracker: Tracker, news: asyncio.Event) -> None:
+async def _commits(source: LogSource, tracker: Tracker, changed: asyncio.Event) -> None:
     start = await Timeline(source).place_after(tracker.snapshot.version)
     assembler = chunked_payload.Assembler()
     async for record in source.snapshots.follow(start=start, subjects=source.streams.snapshot_subject):
@@ -146,13 +146,13 @@ async def _commits(source: LogSource, tracker: Tracker, news: asyncio.Event) -> 
             commit = decode_commit(payload)
             if commit.version > tracker.snapshot.version:
                 tracker.take_commit(commit)
-                news.set()
+                changed.set()
 
 
-async def _statuses(source: LogSource, tracker: Tracker, start: int, news: asyncio.Event) -> None:
+async def _statuses(source: LogSource, tracker: Tracker, start: int, changed: asyncio.Event) -> None:
     async for record in source.status.follow(start=start, subjects=source.streams.all_status):
         _take(tracker, record, source)
-        news.set()
+        changed.set()
 
 
 def _take(tracker: Tracker, record: Record, source: LogSource) -> None:

@@ -1,1 +1,1 @@
-"""Whether a call passes, read from what sidecars are told: the same answer that the Envoys give."""
+"""Predicts from the configuration of sidecars whether a call passes: the decision that the Envoys take."""

@@ -1,6 +1,6 @@
-"""Who is where: pods, accounts and services by the names that people use, read from events.
+"""Directory of pods, service accounts and services by the names that users type, read from events.
 
-From events, not from files or an API: the same code then answers for a folder of manifests and for any past version.
+It reads events, not files or an API, so that the same code serves a folder of manifests and any past version.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class ServiceEntry(msgspec.Struct, frozen=True):
 
     name: ObjectName
     addresses: tuple[str, ...]
-    """Where clients connect to; of a headless service those of its pods."""
+    """Addresses that clients connect to; for a headless service those of its pods."""
     ports: tuple[int, ...]
-    """Ports of TCP."""
+    """TCP ports."""
     http: frozenset[int]
-    """Those that sidecars read as HTTP."""
+    """Ports that sidecars read as HTTP."""
     assumed: frozenset[int]
-    """Those of them of which nothing in the Service says so."""
+    """Ports whose protocol is a default: the Service declares none."""
     pods: tuple[ObjectName, ...]
     withheld: str = ""
-    """Why the log has only its closed form, which has no ports; empty: it has the Service."""
+    """Why the log has only its closed form, which has no ports; empty if it has the Service."""
 
 
 class Directory:
@@ -86,11 +86,11 @@ class Directory:
         return {address: self.key(pod.name) for pod in found for address in pod.addresses}
 
     def key(self, pod: ObjectName) -> str:
-        """Of the proxy in a pod."""
+        """The key of the proxy in a pod."""
         return proxy_key(self.cluster, pod.namespace, pod.name)
 
     def named(self, text: str) -> tuple[str, ObjectName]:
-        """Read `NS/POD`, `sa:NS/NAME` or `svc:NS/NAME`. Raises `BadInputError` for what is not there."""
+        """Read `NS/POD`, `sa:NS/NAME` or `svc:NS/NAME`. Raises `BadInputError` for an unknown name."""
         kind, separator, rest = text.partition(":")
         if not separator:
             kind, rest = "pod", text
@@ -107,7 +107,7 @@ class Directory:
         return kind, found
 
     def _whole_pod_name(self, name: ObjectName) -> ObjectName:
-        """A pod, also by the beginning of its name: what its Deployment is called."""
+        """A pod by its name, or by the name of its Deployment, with which its name begins."""
         if name in self.pods:
             return name
         found = [pod for pod in self.pods if pod.namespace == name.namespace and pod.name.startswith(f"{name.name}-")]
@@ -116,13 +116,13 @@ class Directory:
         return found[0]
 
     def pods_of(self, kind: str, name: ObjectName) -> list[PodEntry]:
-        """The pods that a name means."""
+        """The pods that a name refers to."""
         if kind == "svc":
             return [self.pods[pod] for pod in self.services[name].pods if pod in self.pods]
         return [pod for pod in self.pods.values() if name == (pod.name if kind == "pod" else pod.account)]
 
     def services_over(self, pod: ObjectName) -> list[ServiceEntry]:
-        """Services that lead to a pod."""
+        """Services that select a pod."""
         return [service for service in self.services.values() if pod in service.pods]
 
 
@@ -144,8 +144,8 @@ def _service(
     spec = service.spec
     addresses: Iterable[str] = of_service(service)
     if spec.cluster_ip == "None":
-        # What a slice says counts only if it is the pod's own: the sidecars are told no other.
-        addresses = [said[0] for pod, _, said in endpoints if pod is not None and said and said[0] in pod.addresses]
+        # An address of a slice counts only if it is the pod's own: sidecars are configured with no other.
+        addresses = [each[0] for pod, _, each in endpoints if pod is not None and each and each[0] in pod.addresses]
     reads = {port.port: spoken(port) for port in spec.ports if port.protocol == "TCP"}
     return ServiceEntry(
         name=name,

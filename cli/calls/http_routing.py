@@ -1,6 +1,7 @@
-"""What a sidecar makes of an HTTP request: read, routed, its headers changed, decided by access rules.
+"""Models how a sidecar handles an HTTP request: parsing, routing, header mutations, access rules.
 
-As in `matching`, only what the compiler renders is understood; anything else raises `UnknownConfigurationError`.
+As in `matching`, only configuration that the compiler renders is understood; any other raises
+`UnknownConfigurationError`.
 """
 
 from __future__ import annotations
@@ -46,22 +47,22 @@ _WHY: dict[Refusal, str] = {
 
 
 class RefusedRequest(msgspec.Struct, frozen=True):
-    """A sidecar answers in place of the application."""
+    """A sidecar's answer in place of the application's."""
 
     status: Literal["400", "403", "404", "431"]
     why: str
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """The other side of a connection of mutual TLS."""
+    """The other side of a mutual TLS connection."""
 
     identity: str
     address: str = ""
-    """Empty: not known."""
+    """Empty if it is not known."""
 
 
 def received(request: HttpRequest, manager: HttpConnectionManager, peer: Peer | None) -> HttpRequest | RefusedRequest:
-    """A request as a connection manager has read it; `peer`: from whom, if the connection is one of mutual TLS."""
+    """A request as a connection manager has read it; `peer`: the other side, if the connection uses mutual TLS."""
     limits = HeadRules(
         normalize=manager.normalize_path.value,
         merge_slashes=manager.merge_slashes,
@@ -69,7 +70,7 @@ def received(request: HttpRequest, manager: HttpConnectionManager, peer: Peer | 
         headers=manager.common_http_protocol_options.max_headers_count.value,
         header_bytes=manager.max_request_headers_kb.value * 1024,
     )
-    # A sidecar that passes CONNECT on names the authority as its target again.
+    # A sidecar that forwards CONNECT sends the authority as the target.
     target = request.path or "".join(request.values(":authority"))
     head = read(request.method, target, request.headers, limits)
     if isinstance(head, str):
@@ -96,7 +97,7 @@ def _states_peer(manager: HttpConnectionManager) -> bool:
 
 
 def taken(configuration: RouteConfiguration, request: HttpRequest) -> Route | None:
-    """The route of a request; none if no route takes it."""
+    """The route of a request; None if no route matches."""
     if not configuration.ignore_path_parameters_in_path_matching:
         raise UnknownConfigurationError("routes that match path parameters")
     for route in configuration.virtual_hosts[0].routes:
@@ -115,7 +116,7 @@ def taken(configuration: RouteConfiguration, request: HttpRequest) -> Route | No
 
 
 def decided(configuration: RouteConfiguration, request: HttpRequest, peer: Peer) -> str | RefusedRequest:
-    """Name of the policy that lets a request through to the application, or the answer in its place."""
+    """Name of the policy that allows a request, or the sidecar's answer in place of the application's."""
     route = taken(configuration, request)
     if route is None:
         return RefusedRequest("403", "no rules")
@@ -129,7 +130,7 @@ def decided(configuration: RouteConfiguration, request: HttpRequest, peer: Peer)
             break
     else:
         return RefusedRequest("403", "no rules")
-    # Without rules of its own the filter is off for a route.
+    # The filter is off for a route without rules of its own.
     rule = allowing(rbac.rbac.rules, peer.identity, changed) if rbac.HasField("rbac") else ""
     if rule is None:
         return RefusedRequest("403", f"no TrafficTarget lets {peer.identity} make this request")
@@ -141,7 +142,7 @@ def decided(configuration: RouteConfiguration, request: HttpRequest, peer: Peer)
 
 
 def _changed(request: HttpRequest, mutations: Iterable[HeaderMutation], peer: Peer) -> HttpRequest:
-    """A request whose headers the sidecar has changed."""
+    """The request after the sidecar's header mutations."""
     for mutation in mutations:
         match mutation.WhichOneof("action"):
             case "remove_on_match":

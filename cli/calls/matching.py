@@ -1,7 +1,7 @@
-"""What Envoy's matchers say of a request and an identity: texts, headers, paths, and access rules.
+"""Evaluates Envoy's matchers on a request and an identity: texts, headers, paths, and access rules.
 
-Only what the compiler renders is understood; anything else raises `UnknownConfigurationError`, because a matcher that
-is passed over could make a refusal look like a grant.
+Only matchers that the compiler renders are understood; any other raises `UnknownConfigurationError`, because a matcher
+that is skipped could make a refusal look like a grant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UnknownConfigurationError(Exception):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """An HTTP request, as far as policy can see it."""
+    """The part of an HTTP request that policy can match."""
 
     method: str = "GET"
     path: str = "/"
@@ -54,9 +54,9 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 def target_of(method: str, path: str) -> str:
-    """The target of a request whose path a person wrote, who may leave the first slash out.
+    """The target of a request whose path a user typed, maybe without its first slash.
 
-    What is no path stays as it is: the authority of CONNECT, `OPTIONS *`, a whole URL.
+    A target that is no path stays as it is: the authority of CONNECT, `OPTIONS *`, a whole URL.
     """
     whole = path.lower().startswith(("http://", "https://"))
     if path.startswith("/") or whole or method == "CONNECT" or (method, path) == ("OPTIONS", "*"):
@@ -77,7 +77,7 @@ _JOINED = frozenset(
 
 
 def matched_path(path: str) -> str:
-    """What expressions for paths are matched with: no query string, no `;` parameters."""
+    """The path that expressions are matched with: no query string, no `;` parameters."""
     return without_parameters(path.partition("?")[0])
 
 
@@ -87,7 +87,7 @@ def _expression(matcher: RegexMatcher, text: str) -> bool:
 
 
 def text_matches(matcher: StringMatcher, text: str) -> bool:
-    """Whether a text agrees with a matcher."""
+    """Whether a text matches a matcher."""
     match matcher.WhichOneof("match_pattern"):
         case "exact":
             return text == matcher.exact
@@ -100,14 +100,14 @@ def text_matches(matcher: StringMatcher, text: str) -> bool:
 
 
 def header_matches(matcher: HeaderMatcher, request: HttpRequest) -> bool:
-    """Whether a request has a header that agrees."""
+    """Whether a request has a matching header."""
     if matcher.WhichOneof("header_match_specifier") != "string_match" or matcher.invert_match:
         raise UnknownConfigurationError(f"the matcher of header {matcher.name}")
     return any(text_matches(matcher.string_match, value) for value in request.values(matcher.name))
 
 
 def path_matches(regex: RegexMatcher, request: HttpRequest) -> bool:
-    """Whether the path agrees with an expression of a route."""
+    """Whether the path matches an expression of a route."""
     return bool(request.path) and _expression(regex, matched_path(request.path))
 
 
@@ -135,7 +135,7 @@ def _is(principal: Principal, identity: str) -> bool:
 
 
 def allowing(rules: RBAC, identity: str, request: HttpRequest | None) -> str | None:
-    """Name of the first policy that lets a request (or, without one, a connection) through; none: it is refused."""
+    """Name of the first policy that allows a request (or, without one, a connection); None if it is refused."""
     if rules.action != RBAC.Action.ALLOW:
         raise UnknownConfigurationError("rules that do not allow")
     for name in sorted(rules.policies):
@@ -148,7 +148,7 @@ def allowing(rules: RBAC, identity: str, request: HttpRequest | None) -> str | N
 
 
 def trusted(matchers: Sequence[SubjectAltNameMatcher], identity: str) -> bool:
-    """Whether a peer with this identity is accepted in the TLS handshake; no matcher would accept everybody."""
+    """Whether the TLS handshake accepts a peer with this identity; without matchers Envoy would accept every peer."""
     if not matchers:
         raise UnknownConfigurationError("a validation context without names")
     if any(one.san_type != SubjectAltNameMatcher.SanType.URI for one in matchers):

@@ -1,7 +1,7 @@
-"""What would have let a denied call through, nearly: which part of which TrafficTarget does not fit it.
+"""Finds the TrafficTargets that nearly allow a denied call, and the part of each that does not fit.
 
-`path` decides by the configuration that the sidecars hold. Why nothing lets a call through is a question
-about policy, so it is asked of policy, by the compiler's own queries over the same events.
+`path` decides by the configuration that the sidecars hold. Why no rule allows a call is a question about policy, so it
+is answered by the compiler's own queries over the same events.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _POLICY = frozenset(
 )
 _OF_ENDS = frozenset({"Pod", "Service"})
 _LEFT_OUT = 2
-"""Objects that are left out and might have opened the call."""
+"""Number of named objects that are left out and might have allowed the call."""
 _NAMED = 4
-"""Near misses that are named, and callers or ports within one."""
+"""Number of near misses that are named, and of callers or ports within one."""
 
 
 class CallEnds(NamedTuple):
-    """Who calls, what is called, and which accounts answer there."""
+    """The caller, the called port, and the service accounts behind it."""
 
     caller: ObjectName
     """Service account."""
     service: ObjectName
     port: int
-    """Of the service."""
+    """Port of the service."""
     called: tuple[ObjectName, ...]
     """Service accounts of the pods behind it."""
     pod: ObjectName | None
@@ -56,7 +56,7 @@ class CallEnds(NamedTuple):
 
 
 def policy_of(events: Iterable[Event], settings: MeshSettings, namespaces: set[str]) -> MeshState:
-    """The policy that events say is in force, with the pods and Services of some namespaces."""
+    """The policy that is in force by the events, with the pods and Services of some namespaces."""
     mesh = MeshState(settings)
     for sequence, event in enumerate(events, 1):
         if event.kind in _POLICY or (event.kind in _OF_ENDS and event.namespace in namespaces):
@@ -98,7 +98,7 @@ def _of_policy(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> list[st
 
 
 def _as_read(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> HttpRequest:
-    """The request as rules read it: its path normalised, without what the caller may not state."""
+    """The request as rules read it: its path normalised, without headers that the caller may not set."""
     how = reading(mesh, ends.service.namespace)
     limits = HeadRules(normalize=True, merge_slashes=True, slashes=how.slashes, headers=0, header_bytes=0)
     headers = request.headers
@@ -110,7 +110,7 @@ def _as_read(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> HttpReque
 
 
 def _pod_port(mesh: MeshState, offered: OfferedPort, pod: ObjectName | None) -> int | None:
-    """The port of the pod that a Service's port leads to."""
+    """The port of the pod that a Service's port targets."""
     if isinstance(offered.target, int):
         return offered.target
     found = None if pod is None else mesh.pods.get(pod)
@@ -124,7 +124,7 @@ def _pod_port(mesh: MeshState, offered: OfferedPort, pod: ObjectName | None) -> 
 def _of_target(
     mesh: MeshState, name: ObjectName, caller: ObjectName, port: int | None, request: HttpRequest | None
 ) -> Iterable[tuple[int, str]]:
-    """How far a traffic target is from letting the call through, and what is in the way."""
+    """How far a traffic target is from allowing the call, and the part that does not fit."""
     target = mesh.targets.get(name)
     if target is None:
         return
@@ -159,7 +159,7 @@ def _misfit(opened: Grant, port: int | None, request: HttpRequest | None) -> tup
 
 
 def _paths(pattern: str) -> str:
-    """The paths that an expression takes, by a literal one: an expression is no path that one could call."""
+    """The paths that an expression matches, with a literal example, since a call needs a literal path."""
     literal = example(pattern, begins="/")
     if literal is None:
         return f"paths by the expression {pattern}"
@@ -167,7 +167,7 @@ def _paths(pattern: str) -> str:
 
 
 def _unlike(match: HttpMatch, request: HttpRequest) -> tuple[int, str] | None:
-    """What a match of a route group asks for that a request is not; None if the match fits."""
+    """The part of a route group's match that a request does not satisfy; None if the match fits."""
     lacks: list[str] = []
     path = matched_path(request.path)
     if match.path and re2.fullmatch(anchored_at_start(match.path), path) is None:

@@ -1,7 +1,7 @@
-"""A call, followed through what both sidecars are told: listener, route, cluster, endpoint, handshake, access rules.
+"""Follows a call through both sidecars' configuration: listener, route, cluster, endpoint, handshake, access rules.
 
-It reads the compiled bytes and nothing else, so it cannot be kinder than the Envoys are. The tests compare it with a
-reading of the SMI specification, and samples of the same calls with real Envoys.
+It reads nothing but the compiled bytes, so it allows no call that the Envoys would refuse. The tests compare it with a
+model of the SMI specification, and samples of the same calls with real Envoys.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
 _TYPES = {Cluster: CDS, ClusterLoadAssignment: EDS, Listener: LDS, RouteConfiguration: RDS}
 
 CallOutcome = Literal["an answer", "400", "403", "404", "431", "503", "refused", "closed", "reset"]
-"""What the caller sees: the application's answer, a status of a sidecar, no connection, one that ends at once, or
-a reset."""
+"""The result for the caller: the application's answer, a status of a sidecar, no connection, one that is closed at
+once, or a reset."""
 
 
 class CallPath(msgspec.Struct, frozen=True):
-    """One of the ways that a call may take, with its share."""
+    """One of the paths that a call may take, with its share."""
 
     cluster: str
     weight: int
     pod: str
-    """Key of the proxy that it arrives at; empty if it arrives nowhere."""
+    """Key of the proxy at its end; empty if the call reaches none."""
     port: int
-    """Of that pod."""
+    """Port of that pod."""
     sees: CallOutcome
     rule: str
-    """Which policy lets it through, or why it does not pass."""
+    """The policy that allows it, or why it does not pass."""
 
     @property
     def passes(self) -> bool:
@@ -57,21 +57,21 @@ class CallPath(msgspec.Struct, frozen=True):
 
 
 class CallDecision(msgspec.Struct, frozen=True):
-    """What becomes of a call."""
+    """The decision on a call."""
 
     chain: str
-    """Filter chain of the caller's sidecar that takes it; empty if it listens to nothing that the caller sends."""
+    """Filter chain of the caller's sidecar that takes it; empty if the caller has no outbound listener."""
     ways: tuple[CallPath, ...]
     """At least one."""
 
     @property
     def passes(self) -> bool:
-        """Whether every way that the call may take reaches the application."""
+        """Whether every path that the call may take reaches the application."""
         return all(way.passes for way in self.ways)
 
 
 class _ProxyConfiguration:
-    """What one proxy is told, parsed when it is asked for."""
+    """The configuration of one proxy, parsed on demand."""
 
     def __init__(self, snapshot: Snapshot, key: str, parsed: dict[ResourceId, object]) -> None:
         proxy = snapshot.proxies[key]
@@ -133,7 +133,7 @@ class Sidecars:
         self.servers = snapshot if servers is None else servers
         self._address_of = {key: address for address, key in pods.items()}
         self._parsed: dict[ResourceId, object] = {}
-        """Resources that were looked at: many ways lead through the same."""
+        """Parsed resources: many paths share them."""
 
     def _caller(self, key: str) -> _ProxyConfiguration:
         return _ProxyConfiguration(self.snapshot, key, self._parsed)
@@ -142,13 +142,13 @@ class Sidecars:
         return _ProxyConfiguration(self.servers, key, self._parsed)
 
     def decide(self, caller: str, host: str, port: int, request: HttpRequest, *, http: bool = True) -> CallDecision:
-        """What becomes of a call from a proxy to an address; for ports of bytes the request does not count.
+        """Decide a call from a proxy to an address; on opaque TCP ports the request does not count.
 
-        `http`: whether the caller speaks HTTP where its sidecar is told nothing of the address. Raises `LookupError`
-        for a caller that the snapshot does not have.
+        `http`: whether the caller speaks HTTP to an address that is not in its sidecar's configuration. Raises
+        `LookupError` for a caller that the snapshot does not have.
         """
-        told = self._caller(caller)
-        listener = told.get(Listener, "outbound")
+        served = self._caller(caller)
+        listener = served.get(Listener, "outbound")
         if listener is None:
             rule = "no policy lets this caller call anything"
             return CallDecision(
@@ -161,55 +161,55 @@ class Sidecars:
             if isinstance(read, RefusedRequest):
                 ways = [CallPath(cluster="", weight=1, pod="", port=0, sees=read.status, rule=read.why)]
             else:
-                ways = self._requests(told, manager.rds.route_config_name, (host, port), read)
+                ways = self._requests(served, manager.rds.route_config_name, (host, port), read)
         elif proxy is not None and proxy.cluster == DENIED:
             sees: CallOutcome = "403" if http else "closed"
             rule = "no policy lets this caller call that address"
             ways = [CallPath(cluster=DENIED, weight=1, pod="", port=0, sees=sees, rule=rule)]
         elif proxy is not None:
             parts = [(part.name, part.weight) for part in proxy.weighted_clusters.clusters] or [(proxy.cluster, 1)]
-            ways = [way for part in parts for way in self._arrive(told, *part, (host, port), None)]
+            ways = [way for part in parts for way in self._arrive(served, *part, (host, port), None)]
         else:
             raise UnknownConfigurationError(f"chain {chain.name} leads nowhere")
         return CallDecision(chain=chain.name or "default", ways=tuple(ways))
 
     def dial(self, key: str, service: ObjectName, port: int, request: HttpRequest) -> CallDecision:
-        """What becomes of a call from a proxyless pod to a name: it finds a listener of that name, or nothing."""
-        told = self._caller(key)
+        """Decide a call from a proxyless pod to a name: it finds a listener of that name, or nothing."""
+        served = self._caller(key)
         dialled = [
             name
-            for name in self.snapshot.views[told.proxy.workload_class].get(LDS, {})
+            for name in self.snapshot.views[served.proxy.workload_class].get(LDS, {})
             if name.startswith(f"{service.name}.{service.namespace}.svc.") and name.endswith(f":{port}")
         ]
-        listener = told.get(Listener, dialled[0]) if dialled else None
+        listener = served.get(Listener, dialled[0]) if dialled else None
         if listener is None:
             rule = "no policy lets this proxyless caller call it, or no proxyless pod is behind it"
             return CallDecision(
                 chain="", ways=(CallPath(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),)
             )
         manager = HttpConnectionManager.FromString(listener.api_listener.api_listener.value)
-        ways = self._requests(told, manager.rds.route_config_name, ("", port), request)
+        ways = self._requests(served, manager.rds.route_config_name, ("", port), request)
         return CallDecision(chain=dialled[0], ways=tuple(ways))
 
     def plain(self, host: str, port: int) -> CallDecision:
-        """What becomes of a call from a pod without a sidecar, or one that leaves the mesh."""
+        """Decide a call from a pod without a sidecar, or one that leaves the mesh."""
         sees: CallOutcome = "reset" if host in self.pods else "an answer"
         rule = "a sidecar takes no plaintext from outside the mesh" if sees == "reset" else "no sidecar is there"
         way = CallPath(cluster="", weight=1, pod=self.pods.get(host, ""), port=port, sees=sees, rule=rule)
         return CallDecision(chain=f"{host}:{port}, past all sidecars of the caller", ways=(way,))
 
     def enter(self, identity: str, server: str, port: int, request: HttpRequest | None) -> CallPath:
-        """What one gets who has a certificate of the mesh and connects to a pod past all sidecars but that pod's.
+        """Decide a connection with a certificate of the mesh that goes past every sidecar but the called pod's.
 
-        Without a request: bytes. Raises `LookupError` for a pod that the snapshot does not have.
+        Without a request it is opaque TCP. Raises `LookupError` for a pod that the snapshot does not have.
         """
         sees, rule = self._accept(self._server(server), Peer(identity), port, request, frozenset({MESH_PROTOCOL}))
         return CallPath(cluster="", weight=1, pod=server, port=port, sees=sees, rule=rule)
 
     def _requests(
-        self, told: _ProxyConfiguration, routes: str, address: tuple[str, int], request: HttpRequest
+        self, served: _ProxyConfiguration, routes: str, address: tuple[str, int], request: HttpRequest
     ) -> list[CallPath]:
-        configuration = told.get(RouteConfiguration, routes)
+        configuration = served.get(RouteConfiguration, routes)
         route = None if configuration is None else taken(configuration, request)
         if route is None:
             return [CallPath(cluster="", weight=1, pod="", port=0, sees="503", rule="no route")]
@@ -221,34 +221,34 @@ class Sidecars:
         return [
             way
             for part in weighted or [(route.route.cluster, 1)]
-            for way in self._arrive(told, *part, address, request)
+            for way in self._arrive(served, *part, address, request)
         ]
 
     def _arrive(
-        self, told: _ProxyConfiguration, name: str, weight: int, address: tuple[str, int], request: HttpRequest | None
+        self, served: _ProxyConfiguration, name: str, weight: int, address: tuple[str, int], request: HttpRequest | None
     ) -> Iterable[CallPath]:
-        """Every endpoint of a cluster that the call may arrive at."""
+        """The path to each endpoint of a cluster that the call may reach."""
         nowhere: CallOutcome = "closed" if request is None else "503"
 
         def lost(rule: str) -> CallPath:
             return CallPath(cluster=name, weight=weight, pod="", port=0, sees=nowhere, rule=rule)
 
-        cluster = told.get(Cluster, name)
+        cluster = served.get(Cluster, name)
         if cluster is None:
             return [lost("the cluster is not there")]
         if not cluster.transport_socket.name:
             if cluster.type == Cluster.DiscoveryType.EDS:
-                return self._plaintext(told, cluster, weight)
+                return self._plaintext(served, cluster, weight)
             if cluster.type == Cluster.DiscoveryType.ORIGINAL_DST:
                 return [msgspec.structs.replace(way, cluster=name) for way in self.plain(*address).ways]
             return [lost("no policy lets this caller call that address")]
         found = [address]
         if cluster.type == Cluster.DiscoveryType.EDS:
-            found = self._endpoints(told, cluster)
+            found = self._endpoints(served, cluster)
         if not found:
             return [lost("no pod behind it is ready")]
         context = UpstreamTlsContext.FromString(cluster.transport_socket.typed_config.value)
-        peer = Peer(told.identity, self._address_of.get(told.key, ""))
+        peer = Peer(served.identity, self._address_of.get(served.key, ""))
         ways: list[CallPath] = []
         for host, port in found:
             key = self.pods.get(host)
@@ -259,16 +259,16 @@ class Sidecars:
             ways.append(CallPath(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
         return ways
 
-    def _endpoints(self, told: _ProxyConfiguration, cluster: Cluster) -> list[tuple[str, int]]:
-        assignment = told.get(ClusterLoadAssignment, cluster.eds_cluster_config.service_name)
+    def _endpoints(self, served: _ProxyConfiguration, cluster: Cluster) -> list[tuple[str, int]]:
+        assignment = served.get(ClusterLoadAssignment, cluster.eds_cluster_config.service_name)
         endpoints = (
             [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints] if assignment else []
         )
         return [(one.address.socket_address.address, one.address.socket_address.port_value) for one in endpoints]
 
-    def _plaintext(self, told: _ProxyConfiguration, cluster: Cluster, weight: int) -> list[CallPath]:
-        """Where a proxyless caller arrives: at proxyless pods, which enforce nothing themselves."""
-        found = self._endpoints(told, cluster)
+    def _plaintext(self, served: _ProxyConfiguration, cluster: Cluster, weight: int) -> list[CallPath]:
+        """The paths of a proxyless caller: to proxyless pods, which enforce nothing themselves."""
+        found = self._endpoints(served, cluster)
         if not found:
             rule = "no proxyless pod behind it is ready"
             return [CallPath(cluster=cluster.name, weight=weight, pod="", port=0, sees="503", rule=rule)]
@@ -286,7 +286,7 @@ class Sidecars:
         request: HttpRequest | None,
         offered: UpstreamTlsContext,
     ) -> tuple[CallOutcome, str]:
-        """What the two sidecars make of a connection, and by which rule."""
+        """The outcome of a connection between two sidecars, and the rule that decides it."""
         refused: CallOutcome = "closed" if request is None else "503"
         names = offered.common_tls_context.combined_validation_context.default_validation_context
         if not trusted(names.match_typed_subject_alt_names, server.identity):
@@ -301,7 +301,7 @@ class Sidecars:
         request: HttpRequest | None,
         protocols: frozenset[str],
     ) -> tuple[CallOutcome, str]:
-        """What the sidecar of the called pod makes of a connection of mutual TLS, and by which rule."""
+        """The outcome of a mutual TLS connection at the called pod's sidecar, and the rule that decides it."""
         refused: CallOutcome = "closed" if request is None else "503"
         listener = server.get(Listener, "inbound")
         for chain in listener.filter_chains if listener else ():

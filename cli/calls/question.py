@@ -1,4 +1,4 @@
-"""Ask whether one may call another, by the names that people use: what `meshlog check` prints."""
+"""Decides whether one workload may call another, by the names that users type: the answer of `meshlog check`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from shared.policy.object_name import ObjectName
 from shared.records.snapshot import Snapshot
 
 _RULES = {"permissive": "permissive mode: every member may call it"}
-"""What a rule of the configuration that is no object is called."""
+"""Printed names of rules that are no objects."""
 _ASSUMED = (
     "port {port} is read as HTTP because its Service says nothing else: if it speaks another protocol, set appProtocol "
     "(tcp, say), or its clients wait for ever"
 )
 _NOT_READ = frozenset({"400", "404", "431"})
-"""What is seen of a request that no policy would let through."""
+"""Outcomes of a request that is refused before policy reads it."""
 
 
 class CallAnswer(msgspec.Struct, frozen=True):
-    """What becomes of one call."""
+    """The decision on one call, with the names that users type."""
 
     caller: str
     called: str
     """Service and port."""
     asked: str
-    """What was judged: `GET /books`, or `a connection` where the port is bytes to the mesh."""
+    """The request: `GET /books`, or `a connection` if the port is opaque TCP to the mesh."""
     allowed: bool
     sees: str
-    """What the caller sees."""
+    """The result for the caller."""
     ways: tuple[CallPath, ...]
     ends: CallEnds
     hints: tuple[str, ...] = ()
-    """What would have let a denied call through, nearly; of an allowed one, what it rests on that nobody has said."""
+    """Near misses of a denied call; the defaults on which an allowed call depends."""
 
     @property
     def sentence(self) -> str:
-        """In words."""
+        """The decision in words."""
         head = f"{self.caller} -> {self.called}, {self.asked}: "
         if self.allowed:
             rules = ", ".join(sorted({_RULES.get(way.rule, way.rule) for way in self.ways}))
@@ -70,7 +70,7 @@ def _shares(ways: tuple[CallPath, ...]) -> str:
 def explained(
     answers: list[CallAnswer], request: HttpRequest, policy: Callable[[set[str]], MeshState]
 ) -> list[CallAnswer]:
-    """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
+    """The answers, with hints for denied calls. `policy` computes the policy of some namespaces; it may be costly."""
     denied = [answer for answer in answers if not answer.allowed and answer.sees not in _NOT_READ]
     if not denied:
         return answers
@@ -86,9 +86,9 @@ def explained(
 def ask(
     snapshot: Snapshot, directory: Directory, caller: str, called: str, request: HttpRequest, *, port: int | None = None
 ) -> list[CallAnswer]:
-    """One answer for each service and each kind of caller that the names mean.
+    """One answer for each service and each kind of caller that the names refer to.
 
-    Raises `BadInputError` for names that are not there, and for a port that must be chosen.
+    Raises `BadInputError` for unknown names, and for a port that must be chosen.
     """
     callers = _one_of_each_class(snapshot, directory, directory.pods_of(*directory.named(caller)))
     kind, name = directory.named(called)
@@ -172,7 +172,7 @@ def _answer(
 
 
 def _ways(verdicts: list[CallDecision], only: frozenset[str]) -> tuple[CallPath, ...]:
-    """The ways of a call; if certain pods are asked for, those that arrive there, or else why none does."""
+    """The paths of a call; if `only` names pods, those that reach them, or else why none does."""
     ways = tuple(way for verdict in verdicts for way in verdict.ways)
     if not ways:
         return (CallPath(cluster="", weight=1, pod="", port=0, sees="closed", rule="no pod is behind the service"),)

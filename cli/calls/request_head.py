@@ -1,6 +1,6 @@
-"""How Envoy 1.40 reads the head of an HTTP/1.1 request: what it refuses, and the path that policy and application get.
+"""Models how Envoy 1.40 parses the head of an HTTP/1.1 request: refusals, and the path that policy and application get.
 
-Its rules are written out here once more, so that predictions need no Envoy. A test sends thousands of generated
+Envoy's rules are implemented again here, so that predictions need no Envoy. A test sends thousands of generated
 requests to a real one and compares (`tests/integration/compiler/test_envoy_reads.py`).
 """
 
@@ -38,29 +38,29 @@ _DOT = re.compile(r"\.|%2[eE]")
 
 
 class HeadRules(msgspec.Struct, frozen=True):
-    """How a connection manager is told to read."""
+    """The parsing options of a connection manager."""
 
     normalize: bool
     merge_slashes: bool
     slashes: Slashes
     headers: int
-    """At most so many header lines."""
+    """The maximum number of header lines."""
     header_bytes: int
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """What is left of a request's head: as routes and rules see it."""
+    """A request's head after normalisation, as routes and rules match it."""
 
     path: str
     """With its query; empty for CONNECT."""
     authority: str | None
-    """None: the request names no host."""
+    """None if the request names no host."""
 
 
 def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits: HeadRules) -> RequestHead | Refusal:
     """The head as it is after Envoy's checks and normalisation, or the status of its refusal.
 
-    A request without a `host` header is read as if it had one: the caller of a prediction seldom says it.
+    A request without a `host` header is read as if it had one, since calls to be predicted are mostly given without.
     """
     if method not in METHODS or not _TARGET.match(target):
         return "400"
@@ -81,13 +81,13 @@ def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits:
 
 
 def _connect(target: str) -> RequestHead | Refusal:
-    """A tunnel has no path, and its target is the authority, whatever its `host` header says."""
+    """A tunnel has no path, and its target is the authority, whatever its `host` header is."""
     host, colon, port = target.rpartition(":")
     return RequestHead("", target) if colon and host and port.isdigit() and _HOST.match(host) else "400"
 
 
 def _other_form(method: str, target: str, limits: HeadRules) -> RequestHead | Refusal:
-    """A target that is no path: `*`, or a whole URL, whose host counts in place of the header's."""
+    """A target that is no path: `*`, or a whole URL, whose host replaces the header's."""
     if target == "*" and method == "OPTIONS":
         return "404"
     absolute = _ABSOLUTE.match(target)
@@ -105,7 +105,7 @@ def _size(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> int
 
 
 def normal(target: str, limits: HeadRules) -> str | None:
-    """A target that begins with a slash, normalised; none if it is refused."""
+    """A target that begins with a slash, normalised; None if it is refused."""
     path, mark, query = target.partition("?")
     if limits.slashes != "keep":
         unescaped = re.sub(r"%2[fF]", "/", path)
@@ -139,7 +139,7 @@ def without_parameters(path: str) -> str:
 
 
 def _canonical(path: str) -> str | None:
-    """A path by the rules of the WHATWG's URL canonicalisation, as Envoy has them; none if it holds a NUL."""
+    """A path by the rules of the WHATWG's URL canonicalisation, as Envoy has them; None if it holds a NUL."""
     out: list[str] = []
     invalid_percent = -3
     """Where a `%` stands in `out` that begins no escape: what is unescaped behind it may not complete one."""

@@ -1,4 +1,4 @@
-"""The mesh's roots as a person sees and changes them: MeshRootCertificates in the API, the bundle in the log."""
+"""Client for the mesh's roots: MeshRootCertificates in the API, the trust bundle in the log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRUST_DOMAIN = "cluster.local"
 API_VERSION = "config.openservicemesh.io/v1alpha2"
 KIND = "MeshRootCertificate"
 REPLACES = "meshlog.io/replaces"
-"""Annotation of a root that a rotation leads to: the name of the one that it replaces."""
+"""Annotation of a rotation's new root: the name of the root that it replaces."""
 _COLLECTION = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}/meshrootcertificates"
 
 
@@ -40,7 +40,7 @@ class MeshRoot(msgspec.Struct, frozen=True):
 
     @property
     def manifest(self) -> Manifest:
-        """The object as it is applied."""
+        """The object to apply."""
         metadata: dict[str, Any] = {"name": self.name, "namespace": NAMESPACE}
         if self.replaces:
             metadata["annotations"] = {REPLACES: self.replaces}
@@ -49,7 +49,7 @@ class MeshRoot(msgspec.Struct, frozen=True):
 
 
 class CertificateClient:
-    """What the verbs of certificates need of a running mesh."""
+    """Access to a running mesh for the verbs of certificates."""
 
     def __init__(self, api: Api, certs: EventLog, status: EventLog, streams: Streams) -> None:
         self._api = api
@@ -58,7 +58,7 @@ class CertificateClient:
         self.streams = streams
 
     async def roots(self) -> dict[str, MeshRoot]:
-        """The MeshRootCertificates by name; empty where nobody made one."""
+        """The MeshRootCertificates by name; empty if there are none."""
         listing = await self._api.get(_COLLECTION)
         found = [
             MeshRoot(
@@ -77,7 +77,7 @@ class CertificateClient:
         await self._api.apply(root.manifest)
 
     async def delete(self, root: MeshRoot) -> None:
-        """Delete a MeshRootCertificate; its keys stay where they are."""
+        """Delete a MeshRootCertificate; its keys are kept."""
         await self._api.delete(root.manifest)
 
     async def bundle(self) -> TrustBundle:
@@ -93,7 +93,7 @@ class CertificateClient:
         return bundle
 
     async def note(self) -> AuditNote | None:
-        """What the CA said last of a rotation."""
+        """The CA's newest audit note on a rotation; None if there is none."""
         record = await self.certs.last(self.streams.audit_subject("rotation"))
         try:
             return decode_note(record.payload) if record is not None else None
@@ -101,7 +101,7 @@ class CertificateClient:
             return None
 
     async def pods(self) -> set[str]:
-        """The uid of every pod that there is."""
+        """The uid of every pod."""
         return {one["metadata"]["uid"] for one in (await self._api.get("/api/v1/pods"))["items"]}
 
     async def proxies(self) -> list[ProxyStatus]:
@@ -116,7 +116,7 @@ async def certificate_client() -> AsyncGenerator[CertificateClient]:
     """The running mesh of this machine; raises `BadInputError` if there is none."""
     found = lifecycle.running()
     streams = Streams()
-    # An outage of the log is waited out, without a word.
+    # The connection retries for as long as the log is away, and prints nothing.
     with quiet_logging():
         logs = JetStreamLogs.connect(lifecycle.log_access(found), streams)
         try:

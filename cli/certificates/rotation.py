@@ -1,7 +1,7 @@
-"""`meshlog certificate rotate`: from one root to another, each step when the CA says that it is safe.
+"""`meshlog certificate rotate`: rotates the root, each step when the CA reports that it is safe.
 
-The CA takes the steps by itself as far as they are safe; this walk only says what is wanted next, in the roles of the
-MeshRootCertificates, and waits. All of its memory is in those objects, so it can be stopped anywhere and continued.
+The CA takes each step itself once it is safe; this module only sets the next desired roles of the MeshRootCertificates,
+and waits. Its whole state is in those objects, so it can be interrupted at any point and continued.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Report = Callable[[str], None]
 
 
 class RotationMesh(Protocol):
-    """What the walk needs: `cli.certificates.roots.CertificateClient`."""
+    """The methods of `cli.certificates.roots.CertificateClient` that a rotation needs."""
 
     async def roots(self) -> dict[str, MeshRoot]:
         """The MeshRootCertificates by name."""
         ...
 
     async def put(self, root: MeshRoot) -> None:
-        """Create or change one."""
+        """Create or change a MeshRootCertificate."""
         ...
 
     async def delete(self, root: MeshRoot) -> None:
-        """Delete one; its keys stay where they are."""
+        """Delete a MeshRootCertificate; its keys are kept."""
         ...
 
     async def bundle(self) -> TrustBundle:
@@ -43,7 +43,7 @@ class RotationMesh(Protocol):
         ...
 
     async def note(self) -> AuditNote | None:
-        """What the CA said last."""
+        """The CA's newest audit note on a rotation; None if there is none."""
         ...
 
     async def proxies(self) -> list[ProxyStatus]:
@@ -52,24 +52,24 @@ class RotationMesh(Protocol):
 
 
 class RotationGoal(msgspec.Struct, frozen=True):
-    """What the new root should be; empty: as the one in force."""
+    """The desired new root; empty fields are taken from the root in force."""
 
     provider: dict[str, Any] | None = None
     trust_domain: str = ""
 
 
 class RootRotation:
-    """One walk."""
+    """One rotation."""
 
-    def __init__(self, mesh: RotationMesh, say: Report) -> None:
+    def __init__(self, mesh: RotationMesh, report: Report) -> None:
         self._mesh = mesh
-        self._say = say
+        self._report = report
         self._said = ""
 
     async def forward(self, wish: RotationGoal) -> str:
-        """Begin a rotation, or continue the one that is under way; the name of the new root when it is done.
+        """Begin a rotation, or continue the one that is under way; returns the name of the new root at the end.
 
-        Raises `BadInputError` if another one than the one wished for is under way.
+        Raises `BadInputError` if a rotation to another goal is under way.
         """
         old, new = await self._begin(wish)
         await self._until(lambda bundle: _holds(bundle, new), f"{new}: trusted beside {old}")
@@ -84,7 +84,7 @@ class RootRotation:
         return new
 
     async def back(self) -> str:
-        """Undo the rotation that is under way; the name of the root that signs again."""
+        """Undo the rotation that is under way; returns the name of the root that signs again."""
         found = await self._under_way()
         if found is None:
             raise BadInputError("rotation/none", "no rotation is under way: there is nothing to take back")
@@ -103,7 +103,7 @@ class RootRotation:
         if found is not None:
             old, new = found
             _same(wish, (await self._mesh.roots())[new])
-            self._say(f"continuing the rotation from {old} to {new}")
+            self._report(f"continuing the rotation from {old} to {new}")
             return found
         bundle = await self._mesh.bundle()
         if len(bundle.members) > 1:
@@ -115,7 +115,7 @@ class RootRotation:
             await self._mesh.put(default)
             roots[signer.name] = default
         new = next(name for n in range(2, 10_000) if (name := f"root-{n}") not in roots)
-        self._say(f"rotating from {signer.name} to {new}")
+        self._report(f"rotating from {signer.name} to {new}")
         await self._mesh.put(
             MeshRoot(
                 name=new,
@@ -128,14 +128,14 @@ class RootRotation:
         return signer.name, new
 
     async def _forget(self, old: str, new: str) -> None:
-        """Delete the old root's object when its trust domain ends with it: policies name both while it is there."""
+        """Delete the old root's object if the new one has another trust domain: policies accept both until then."""
         roots = await self._mesh.roots()
         if old in roots and roots[old].trust_domain != roots[new].trust_domain:
             await self._mesh.delete(roots[old])
             self._tell(f"done: no identity of {roots[old].trust_domain} is accepted any more")
 
     async def _under_way(self) -> tuple[str, str] | None:
-        """(old, new) of the rotation that somebody began and nobody finished or took back."""
+        """(old, new) of an unfinished rotation; None if there is none."""
         bundle = await self._mesh.bundle()
         for root in (await self._mesh.roots()).values():
             if not root.replaces:
@@ -172,11 +172,11 @@ class RootRotation:
     def _tell(self, sentence: str) -> None:
         if sentence != self._said:
             self._said = sentence
-            self._say(sentence)
+            self._report(sentence)
 
 
 def _awaited(proxy: ProxyStatus, since: int) -> bool:
-    """Whether a proxy will acknowledge the bundle since which all is as wished, and has not yet."""
+    """Whether a connected proxy last acknowledged a bundle older than `since`, the first with the desired roots."""
     return proxy.connected and proxy.uses(SECRET_TRUST_BUNDLE) and 0 < proxy.bundle < since
 
 

@@ -1,4 +1,4 @@
-"""What the log knows of certificates, as rows for people and machines."""
+"""Rows on the certificates in the log, for people and machines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from shared.records.subjects import unescape
 Row = dict[str, Any]
 
 
-async def listing(desk: CertificateClient) -> list[Row]:
-    """The roots, the signing one first, then what each proxy holds whose pod is there, or that is connected."""
-    bundle, wanted, note = await desk.bundle(), await desk.roots(), await desk.note()
+async def listing(client: CertificateClient) -> list[Row]:
+    """The roots, the signing one first, then the certificate of each proxy that is connected or has a pod."""
+    bundle, wanted, note = await client.bundle(), await client.roots(), await client.note()
     rows: list[Row] = []
     for index, (member, pem) in enumerate(zip(bundle.members, bundle.roots, strict=True)):
         certificate = _certificate(pem)
@@ -42,8 +42,8 @@ async def listing(desk: CertificateClient) -> list[Row]:
     ]
     if note is not None and note.code != "rotation/steady":
         rows.append({"what": "rotation", "step": note.code.partition("/")[2], "why": note.why, "waiting": note.waiting})
-    pods = await desk.pods()
-    proxies = [one for one in await desk.proxies() if one.connected or one.uid in pods]
+    pods = await client.pods()
+    proxies = [one for one in await client.proxies() if one.connected or one.uid in pods]
     for proxy in sorted(proxies, key=lambda one: (one.namespace, one.pod)):
         rows.append(
             {
@@ -58,11 +58,11 @@ async def listing(desk: CertificateClient) -> list[Row]:
     return rows
 
 
-async def one(desk: CertificateClient, which: str) -> Row:
+async def one(client: CertificateClient, which: str) -> Row:
     """The newest certificate of a pod, or the one with a serial; raises `BadInputError` if there is none."""
     serial = which.lower().replace(":", "")
     found: SigningAnswer | None = None
-    async for record in desk.certs.read(subjects=desk.streams.all_issued):
+    async for record in client.certs.read(subjects=client.streams.all_issued):
         answer = _answer(record)
         if answer is not None and not answer.refused and (answer.pod == which or answer.serial == serial):
             found = answer
@@ -85,10 +85,10 @@ async def one(desk: CertificateClient, which: str) -> Row:
     }
 
 
-async def audit(desk: CertificateClient, lines: int) -> list[Row]:
+async def audit(client: CertificateClient, lines: int) -> list[Row]:
     """The newest entries of the audit trail, the newest last."""
     rows: deque[Row] = deque(maxlen=max(1, lines))
-    async for record in desk.certs.read():
+    async for record in client.certs.read():
         row = _entry(record)
         if row is not None:
             rows.append(row)
@@ -102,7 +102,7 @@ def _entry(record: Record) -> Row | None:
         if kind == "issued":
             answer = decode_answer(record.payload)
             if answer.refused:
-                return None  # the note beside it has the reason
+                return None  # the audit note of the refusal has the reason
             return {
                 "time": when,
                 "what": "issued",
@@ -145,7 +145,7 @@ def _root_of(certificate_bundle: int, signing_since: int) -> str:
 
 
 def _requester(token: str) -> str:
-    """The name behind a token of a subject; the token itself if none is."""
+    """The name that a subject's token encodes; the token itself if it encodes none."""
     try:
         return unescape(token)
     except MeshlogError:
@@ -153,7 +153,7 @@ def _requester(token: str) -> str:
 
 
 def _certificate(pem: str) -> x509.Certificate | None:
-    """None for what cannot be read: the log is shown all the same."""
+    """The certificate; None if it cannot be parsed, so that the rest of the log is still shown."""
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
@@ -161,7 +161,7 @@ def _certificate(pem: str) -> x509.Certificate | None:
 
 
 def _as_pem(pem: str) -> str:
-    """The certificate and nothing else that stands around it."""
+    """The certificate alone, without the text around it."""
     found = _certificate(pem)
     return found.public_bytes(Encoding.PEM).decode() if found else "unreadable\n"
 

@@ -1,5 +1,5 @@
-"""A mesh in any Kubernetes cluster, as its administrator sees it: through the API alone.
+"""Administers a mesh in any Kubernetes cluster, through the API alone.
 
-`target` (which cluster), `installation` (install, upgrade, uninstall), `membership` (namespaces), `health`,
-`connectivity` (may this pod call that one). The verbs are thin over these.
+`target` (which cluster), `installation` (install, upgrade, uninstall), `namespace_membership`, `connectivity` (may
+this pod call that one). The verbs only parse arguments and print.
 """

@@ -1,8 +1,8 @@
-"""May a pod call another pod, a Service or a host, and is everything there that the call needs? Step by step.
+"""Checks step by step whether a pod can call another pod, a Service or a host, and which precondition is missing.
 
-Membership, sidecars and readiness are read from the Kubernetes API. The decision itself is the one of `meshlog why-not`
-and `meshlog check`: from what was published, if the log can be read, with what the proxies acknowledged of it; else
-from what the compiler makes of the cluster's objects.
+Membership, sidecars and readiness are read from the Kubernetes API. The decision itself is that of `meshlog why-not`
+and `meshlog check`: from the published configuration and the proxies' acknowledgements if the log can be read, else
+from the configuration that the compiler makes of the cluster's objects.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ from shared.records.events import Event
 from shared.records.snapshot import Snapshot, proxy_key
 
 _ELSEWHERE = ("192.0.2.1", "2001:db8::1")
-"""Addresses for documentation (RFC 5737, RFC 3849), which no Service has: where a host outside the cluster may be."""
+"""Addresses for documentation (RFC 5737, RFC 3849), which no Service has; they stand for a host outside the cluster."""
 
 
 _HTTP = frozenset({"http", "http2", "grpc", "grpc-web", "h2c", "ws"})
-"""Protocols whose clients understand an answer of their sidecar."""
+"""Protocols whose clients understand an HTTP answer of their sidecar."""
 
 
 class ConnectivityQuery(NamedTuple):
-    """The call that is asked about."""
+    """The call to check."""
 
     caller: str
     """`namespace/pod`."""
     pod: str = ""
-    """`namespace/pod` that is called."""
+    """`namespace/pod` of the called pod."""
     service: str = ""
     """`namespace/service`, or a service of the called pod's namespace (without one: the caller's)."""
     host: str = ""
     """A host outside the cluster."""
     port: int | None = None
     protocol: str = ""
-    """What the port is expected to be: http, grpc, tcp, …; empty: anything."""
+    """The expected protocol of the port: http, grpc, tcp, …; empty if any will do."""
     request: HttpRequest = HttpRequest()
 
 
 class _DecisionFacts(NamedTuple):
-    """What the decision is read from."""
+    """The facts that the decision is based on."""
 
     snapshot: Snapshot
     events: list[Event]
     settings: MeshSettings
     source: LogSource | None
-    """The log; None: the events were made of the cluster's objects."""
+    """The log; None if the events were made of the cluster's objects."""
 
 
 async def verify(
@@ -74,7 +74,8 @@ async def verify(
 ) -> list[ConnectivityCheck]:
     """Every step of a call; later steps are left out if pods are missing.
 
-    `log`: where the log is (see `cli.history.log_source`); None: it cannot be read from here. Raises `BadInputError`.
+    `log`: address of the log (see `cli.history.log_source`); None if it cannot be read from here. Raises
+    `BadInputError`.
     """
     checks: list[ConnectivityCheck] = []
     for place in dict.fromkeys(filter(None, (wanted.caller, wanted.pod))):
@@ -142,7 +143,7 @@ def _sidecar(pod: dict[str, Any]) -> list[ConnectivityCheck]:
 async def _facts(
     api: Api, log: str | None, *, mesh_name: str, mesh_namespace: str
 ) -> AsyncGenerator[tuple[_DecisionFacts, list[ConnectivityCheck]]]:
-    """The facts of the decision, and a check that names where they come from if that matters."""
+    """The facts of the decision, and a check that names their source if it matters."""
     why = ""
     if log is not None:
         try:
@@ -209,7 +210,7 @@ def _answered(answer: CallAnswer, wanted: ConnectivityQuery) -> list[Connectivit
 
 
 def _outside(facts: _DecisionFacts, directory: Directory, wanted: ConnectivityQuery) -> ConnectivityCheck:
-    """A call to a host outside the cluster. What its name leads to is not known here, unless it is an address."""
+    """A call to a host outside the cluster. Its address is not known here, unless the name is an address."""
     port = wanted.port or 443
     what = f"call from {wanted.caller} to {wanted.host}:{port}"
     namespace, name = _placed(wanted.caller)

@@ -6,9 +6,9 @@ import msgspec
 
 
 class ConnectivityCheck(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """The result of one step."""
 
     what: str
     fine: bool
     found: str
-    """What was seen; for what is not fine, also what to do."""
+    """The observation; for a problem also the remedy."""

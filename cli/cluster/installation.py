@@ -1,7 +1,7 @@
-"""Install, upgrade and uninstall: the objects of `deploy.install` put into a cluster and taken out again.
+"""Install, upgrade and uninstall: applies the objects of `deploy.install` to a cluster, and deletes them.
 
-An upgrade applies what the new build says and deletes what it says no more; passwords and certificates of the log,
-and the MeshConfig, which is its users', stay as they are, and one that is missing is made. Objects are found again by
+An upgrade applies the objects of the new build and deletes those that it no longer has. The passwords and certificates
+of the log and the MeshConfig, which belongs to its users, are kept; a missing one is created. Objects are found by
 their labels.
 """
 
@@ -54,13 +54,13 @@ def definitions() -> list[Manifest]:
 
 
 async def has_mesh_config(api: Api, namespace: str) -> bool:
-    """Whether the mesh has its MeshConfig; raises `ApiRefusedError` if the API does not say."""
+    """Whether the mesh has its MeshConfig; raises `ApiRefusedError` if the API does not answer."""
     listing = await api.get(f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshconfigs")
     return any(one["metadata"]["name"] == MESH_CONFIG for one in listing["items"])
 
 
 def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: bool = True) -> list[Manifest]:
-    """Everything of a new installation, in an order to apply it in."""
+    """Every object of a new installation, in the order to apply."""
     first, *rest = control_plane(profile)
     made = [*(definitions() if crds else []), first]
     made += log_secrets(profile) if secrets else []
@@ -68,16 +68,16 @@ def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: 
 
 
 async def suited(api: Api, profile: Profile) -> Profile:
-    """The profile without what this cluster is too old for: native sidecars came with Kubernetes 1.29."""
+    """The profile without features that this cluster lacks: native sidecars came with Kubernetes 1.29."""
     version = await api.get("/version")
-    told = re.fullmatch(r"(\d+)\.(\d+)\+?", f"{version.get('major', '')}.{version.get('minor', '')}")
-    if told is None or (int(told[1]), int(told[2])) >= (1, 29):
+    parsed = re.fullmatch(r"(\d+)\.(\d+)\+?", f"{version.get('major', '')}.{version.get('minor', '')}")
+    if parsed is None or (int(parsed[1]), int(parsed[2])) >= (1, 29):
         return profile
     return msgspec.structs.replace(profile, native_sidecars=False)
 
 
 async def install(api: Api, profile: Profile, *, permissive: bool, single: bool, progress: Progress) -> None:
-    """Into a cluster; raises `BadInputError` if there is a mesh of that name, or (`single`) any mesh."""
+    """Install into a cluster; raises `BadInputError` if there is a mesh of that name, or (`single`) any mesh."""
     for other in await meshes(api):
         same = other["name"] == profile.mesh_name
         if same or single:
@@ -89,7 +89,7 @@ async def install(api: Api, profile: Profile, *, permissive: bool, single: bool,
 
 
 async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str]:
-    """To what this build and these settings say; returns what was deleted because nothing needs it any more."""
+    """Upgrade to this build and these settings; returns the names of the objects that were deleted as unneeded."""
     if profile.mesh_name not in {one["name"] for one in await meshes(api)}:
         raise BadInputError("upgrade/mesh", f"there is no mesh {profile.mesh_name!r}; `meshlog install` makes one")
     profile = await suited(api, profile)
@@ -97,7 +97,7 @@ async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str
     wanted = rendered(profile, permissive=False, secrets=False)[:-1]
     fresh = [one for one in log_secrets(profile) if one["metadata"]["name"] not in held]
     if fresh and held:
-        # Half of them cannot work: the passwords of servers and services must be the same.
+        # Only some of the Secrets cannot work: servers and services must have the same passwords.
         fresh = log_secrets(profile)
     await _apply(api, [*wanted[: len(definitions()) + 1], *fresh, *wanted[len(definitions()) + 1 :]], progress)
     if not await has_mesh_config(api, profile.namespace):
@@ -114,8 +114,8 @@ async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str
 async def uninstall(
     api: Api, mesh_name: str, *, namespace: str, everything: bool, delete_namespace: bool, progress: Progress
 ) -> None:
-    """Out of a cluster. Sidecars that run keep the configuration that they have until their pods are restarted."""
-    # The webhook first: without an injector it would refuse every pod of the members.
+    """Uninstall from a cluster. Running sidecars keep their configuration until their pods are restarted."""
+    # The webhook first: without an injector it would refuse every pod of the member namespaces.
     hooks = [path for path in _OURS if "webhook" in path]
     await _delete(api, await _labelled(api, hooks, mesh_name), progress)
     listing = await api.get("/api/v1/namespaces", params={"labelSelector": naming_selector(mesh_name)})

@@ -24,7 +24,7 @@ def add_installation(parser: argparse.ArgumentParser) -> None:
 
 
 def profile(options: argparse.Namespace) -> Profile:
-    """The installation that the flags mean; raises `BadInputError` for one that cannot be."""
+    """The installation that the flags describe; raises `BadInputError` for an impossible one."""
     settings = {"mesh_name": options.mesh_name, "namespace": options.mesh_namespace}
     for text in options.settings:
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""Which namespaces are members: by Open Service Mesh's labels and annotations, so that what was labelled stays so."""
+"""Membership of namespaces, by Open Service Mesh's labels and annotations, so that labelled namespaces stay members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def add(api: Api, name: str, mesh_name: str, *, injection: bool) -> None:
 
 
 async def remove(api: Api, name: str, mesh_name: str) -> None:
-    """Let a namespace leave, with all that only members have; raises `BadInputError` if it is none of this mesh."""
+    """Remove a namespace and all its member metadata; raises `BadInputError` if it is no member of this mesh."""
     labels = (await _namespace(api, name)).get("labels") or {}
     if named_mesh(labels) != mesh_name:
         raise BadInputError("namespace/none", f"is no member of {mesh_name!r}", about=name)
@@ -34,7 +34,7 @@ async def remove(api: Api, name: str, mesh_name: str) -> None:
 
 
 async def ignore(api: Api, name: str) -> None:
-    """Keep a namespace out, whatever else it is labelled."""
+    """Exclude a namespace, whatever its other labels."""
     await _namespace(api, name)
     await _patch(api, name, {LABEL_IGNORE: "true"}, {})
 

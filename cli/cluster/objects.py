@@ -1,4 +1,4 @@
-"""The objects of a cluster that the compiler reads, as the events that an ingestor would have written of them."""
+"""Lists the objects of a cluster that the compiler reads, as the events that an ingestor would write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cluster a verb is about: the flags that all of them share, and a session with its API."""
+"""The cluster that a verb works on: shared flags, and a session with its API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def found(options: argparse.Namespace) -> Path:
-    """The kubeconfig that is meant."""
+    """The kubeconfig that the flags select."""
     if options.kubeconfig is not None:
         return options.kubeconfig
     if paths := os.environ.get("KUBECONFIG"):
@@ -50,7 +50,7 @@ async def session(options: argparse.Namespace) -> AsyncGenerator[Api]:
 
 
 def log_of(options: argparse.Namespace) -> str | None:
-    """Where the log of that cluster is; None if it is not known. The embedded mesh's is its own cluster's only."""
+    """Address of that cluster's log; None if it is not known. The embedded mesh's log is for its own cluster only."""
     from cli.embedded import lifecycle
     from cli.history.log_source import LOG_VARIABLE
 

@@ -1,4 +1,4 @@
-"""How the demo looks: a live list of checks on a terminal, plain lines elsewhere, on standard error under `--json`."""
+"""Displays the demo: a live list of checks on a terminal, plain lines elsewhere, on standard error under `--json`."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """What the story tells while it happens."""
+    """Shows the demo's progress."""
 
     def act(self, text: str) -> None:
-        """A new act begins: a heading."""
+        """Show the heading of a new act."""
         ...
 
     def doing(self, text: str) -> None:
-        """What is happening right now."""
+        """Show the current step."""
         ...
 
     def checked(self, check: DemoCheck) -> None:
-        """A check has its result."""
+        """Show the result of a check."""
         ...
 
     def close(self) -> None:
-        """The end; the terminal is as it was."""
+        """Stop, and restore the terminal."""
         ...
 
 
 class LineDisplay:
-    """One line an event, for logs and pipes."""
+    """Prints a line for each step and result, for logs and pipes."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._write = say
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
         self._began = time.monotonic()
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._write(f"{time.monotonic() - self._began:6.1f} s  {text}")
 
     def act(self, text: str) -> None:
         """Print the heading."""
-        self._say(f"== {text}")
+        self._print(f"== {text}")
 
     def doing(self, text: str) -> None:
-        """Print what happens."""
-        self._say(f"   {text}")
+        """Print the current step."""
+        self._print(f"   {text}")
 
     def checked(self, check: DemoCheck) -> None:
         """Print the result."""
-        self._say(f"   {'held  ' if check.held else 'BROKEN'} {check.name}: {number(check)}{why(check)}")
+        self._print(f"   {'held  ' if check.held else 'BROKEN'} {check.name}: {number(check)}{why(check)}")
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: the terminal was not changed."""
 
 
 class LiveDisplay:
-    """A list that grows, with a line below it that says what is happening."""
+    """A growing list of results, with a line below it that shows the current step."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
@@ -75,7 +75,7 @@ class LiveDisplay:
         self._live.start()
 
     def act(self, text: str) -> None:
-        """A bold heading above the live line."""
+        """Print a bold heading above the live line."""
         self._console.print(f"\n[bold]{_plain(text)}[/bold]")
 
     def doing(self, text: str) -> None:
@@ -83,7 +83,7 @@ class LiveDisplay:
         self._spinner.update(text=f"{time.monotonic() - self._began:5.1f} s  {_plain(text)}")
 
     def checked(self, check: DemoCheck) -> None:
-        """A tick or a cross, the claim, the figure."""
+        """Print a tick or a cross, the claim, the figure."""
         mark = "[green]✓[/green]" if check.held else "[red]✗[/red]"
         figure = f"[cyan]{_plain(number(check))}[/cyan]"
         self._console.print(f"  {mark} {_plain(check.name)}  {figure}", highlight=False)
@@ -96,7 +96,7 @@ class LiveDisplay:
 
 
 def _plain(text: str) -> str:
-    """For rich: nothing in it is markup, or moves the terminal."""
+    """A text for rich without markup or control characters."""
     from rich.markup import escape
 
     return escape(visible(text, most=output.LONGEST_LINE))
@@ -113,7 +113,7 @@ def why(check: DemoCheck) -> str:
 
 
 def choose(*, json: bool) -> Display:
-    """The view that fits where the output goes."""
+    """The display that suits standard output."""
     if json:
         return LineDisplay(output.note)
     return LiveDisplay() if output.on_terminal() else LineDisplay(lambda text: output.line(text, flush=True))

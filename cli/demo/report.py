@@ -1,4 +1,4 @@
-"""What the demo found: checks with a figure each, and the one object that `--json` prints."""
+"""The results of the demo: checks with a figure each, and the object that `--json` prints."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class DemoCheck(msgspec.Struct, frozen=True):
     figure: float
     unit: str
     detail: str = ""
-    """Why it did not hold, or what a person may want to know."""
+    """Why it did not hold, or a remark."""
 
 
 class DemoReport(msgspec.Struct):
-    """All of it."""
+    """The results of all checks."""
 
     seconds: float = 0.0
     checks: list[DemoCheck] = []
 
     @property
     def held(self) -> bool:
-        """Whether there was something to check and all of it held."""
+        """Whether there was at least one check and all held."""
         return bool(self.checks) and all(check.held for check in self.checks)
 
     def as_json(self) -> bytes:
-        """`{"held", "seconds", "checks": [{"name", "held", "figure", "unit"}]}`; a failed check also says why."""
+        """`{"held", "seconds", "checks": [{"name", "held", "figure", "unit"}]}`; a failed check also has its reason."""
         return msgspec.json.encode(
             {
                 "held": self.held,

@@ -1,7 +1,7 @@
-"""What the demo does, act by act, and what it checks.
+"""The acts of the demo and their checks.
 
-Each act changes the mesh through the API and looks at real traffic through real Envoys; nothing is read from the
-control plane to decide whether a check held, except for how fast a change arrived.
+Each act changes the mesh through the API and observes real traffic through real Envoys. No check is decided by data of
+the control plane, except for how fast a change arrived.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOAD = ("python", "-P", "-m", "deploy.demo.apps.load")
 HOLD = ("python", "-P", "-m", "deploy.demo.apps.hold", "database.database.svc.cluster.local", "5432")
 SPLIT_REQUESTS = 800
 SPLIT_TOLERANCE = 8.0
-"""Points of a hundred. With 800 requests, a fair 50/50 misses by this much once in 200,000 runs."""
+"""Percentage points. With 800 requests, a fair 50/50 split deviates by this much once in 200,000 runs."""
 WORKLOADS = (
     ("bookbuyer", "bookbuyer"),
     ("bookthief", "bookthief"),
@@ -38,7 +38,7 @@ WORKLOADS = (
 )
 VICTIMS = (XDS_EDGE, COMPILER, INGESTOR, CA, "nats")
 LOAD_RATE = 50
-"""Requests a second during the killing."""
+"""Requests a second while processes are killed."""
 
 
 class Scenario:
@@ -51,7 +51,7 @@ class Scenario:
         self.report = DemoReport()
 
     async def tell(self) -> None:
-        """Every act, in order; an act that breaks down is a check that did not hold, and ends the story."""
+        """Run every act, in order; an act that raises is a check that did not hold, and ends the demo."""
         acts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("The bookstore opens", self.open),
             ("1  No policy: nothing passes", self.nothing_passes),
@@ -65,13 +65,13 @@ class Scenario:
             self._view.act(title)
             try:
                 await act()
-            except Exception as error:  # noqa: BLE001 (whatever broke an act is the act's result, and is shown)
+            except Exception as error:  # noqa: BLE001 (any error of an act is the act's result, and is shown)
                 detail = f"{type(error).__name__}: {error}"
                 self.check(title, held=False, figure=0, unit="", detail=detail)
                 return
 
     def check(self, name: str, *, held: bool, figure: float, unit: str, detail: str = "") -> None:
-        """Note one result."""
+        """Record one result."""
         check = DemoCheck(name=name, held=held, figure=figure, unit=unit, detail=detail)
         self.report.checks.append(check)
         self._view.checked(check)
@@ -79,7 +79,7 @@ class Scenario:
     # -- changes and calls ------------------------------------------------------------------------------------
 
     async def change(self, what: str, *, put: Sequence[Manifest] = (), drop: Sequence[Manifest] = ()) -> None:
-        """Make a change, wait for its last acknowledgement, and note how long that took: check 8."""
+        """Make a change, wait for its last acknowledgement, and record how long that took: check 8."""
         self._view.doing(what)
         try:
             arrival = await self._mesh.change(put=put, drop=drop)
@@ -96,12 +96,12 @@ class Scenario:
         )
 
     async def call(self, who: tuple[str, str], url: str, *, requests: int = 20) -> dict[str, Any]:
-        """Calls from inside a pod; what came back."""
+        """Send requests from inside a pod; returns the results."""
         command = await self._mesh.start(*who, [*LOAD, url, "--requests", str(requests)])
         return json.loads((await command.finish(within=60)).splitlines()[-1])
 
     async def settled(self, who: tuple[str, str], url: str, expected: str, *, within: float = 10.0) -> dict[str, Any]:
-        """Call until one call comes back as expected, then 20 more that must all do so; the 20 are returned."""
+        """Send requests until one has the expected outcome, then 20 more, which are returned."""
         deadline = time.monotonic() + within
         while True:
             first = await self.call(who, url, requests=1)
@@ -258,7 +258,7 @@ class Scenario:
         )
 
     async def resilience(self) -> None:
-        """Checks 6 and 7: one load over all the killing and a renewal on both ends."""
+        """Checks 6 and 7: one load while processes are killed and both ends renew their certificates."""
         ends = (("bookbuyer", "bookbuyer"), ("bookstore", "bookstore-v1"))
         load = await self._mesh.start(
             "bookbuyer", "bookbuyer", [*LOAD, f"{STORE}/books-bought", "--rate", str(LOAD_RATE)]
@@ -297,7 +297,7 @@ class Scenario:
             unit="of 2",
         )
 
-    # -- looking and killing ----------------------------------------------------------------------------------
+    # -- reading and killing ----------------------------------------------------------------------------------
 
     async def _available(self, namespace: str, name: str, *, within: float) -> None:
         await self._mesh.api.wait(
@@ -308,7 +308,7 @@ class Scenario:
         )
 
     async def _certificate(self, who: tuple[str, str]) -> tuple[list[str], str]:
-        """The URIs and the serial of the workload certificate that a sidecar holds, by its own admin interface."""
+        """The URIs and the serial of a sidecar's workload certificate, read from its admin interface."""
         answer = await self.call(who, "http://127.0.0.1:15000/certs", requests=1)
         for one in json.loads(answer["body"])["certificates"]:
             for leaf in one.get("cert_chain", []):
@@ -326,7 +326,7 @@ class Scenario:
         return 0
 
     async def _kill(self, deployment: str) -> None:
-        """Kill one replica's process and wait until its supervisor has it ready again."""
+        """Kill one replica's process and wait until its supervisor has restarted it and it is ready."""
         path = f"/api/v1/namespaces/{self._system}/pods"
         listing = await self._mesh.api.get(path, params={"labelSelector": f"app.kubernetes.io/name={deployment}"})
         pod = listing["items"][0]

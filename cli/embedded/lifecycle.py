@@ -1,4 +1,4 @@
-"""The embedded mesh of this machine: where it lives, how it is started, and a handle on it once it runs."""
+"""The embedded mesh of this machine: its directory, its start, and connections to it while it runs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ KUBECONFIG = "kubeconfig"
 LOG = LOG_DATA
 """Directory of the log's files."""
 MANIFESTS = "control-plane.yaml"
-"""What the control plane was made of, beside the kubeconfig."""
+"""The manifests of the control plane, beside the kubeconfig."""
 KEPT = ("secrets", "meshrootcertificates.config.openservicemesh.io")
-"""What the log cannot tell again, of the mesh's namespace: the keys of the CA, and which roots were wished for."""
+"""Resources of the mesh's namespace that the log cannot restore: the CA's keys, and the desired roots."""
 CLUSTER = "devcluster"
 PROXY_MARK = 1337
 SETTLE_SECONDS = 2
@@ -44,11 +44,11 @@ SETTLE_SECONDS = 2
 READY_WITHIN = 60.0
 """Seconds for the control plane to become available."""
 _LOOK = 0.1
-"""Seconds between looks for a stream that is not there yet."""
+"""Seconds between attempts to find a stream that does not exist yet."""
 
 
 def state_directory() -> Path:
-    """Where the embedded mesh keeps its files: `$MESHLOG_STATE`, else below the user's state directory."""
+    """The directory of the embedded mesh's files: `$MESHLOG_STATE`, else one below the user's state directory."""
     if chosen := os.environ.get(STATE_VARIABLE):
         return Path(chosen).absolute()
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -56,7 +56,7 @@ def state_directory() -> Path:
 
 
 def running() -> dict[str, Any]:
-    """What is known of the running mesh; raises `BadInputError` if there is none."""
+    """The status of the running mesh; raises `BadInputError` if there is none."""
     found = launch.status(state_directory())
     if not found["running"]:
         raise BadInputError("mesh/none", "no mesh of yours runs here; `meshlog up` starts one")
@@ -64,7 +64,7 @@ def running() -> dict[str, Any]:
 
 
 def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
-    """The control plane as the embedded mesh runs it; `ha`: as many of everything as the chart's preset `ha`."""
+    """The profile of the embedded control plane; `ha`: as many replicas as the chart's preset `ha`."""
     if not ha:
         return Profile(
             cluster=CLUSTER,
@@ -106,14 +106,14 @@ def start(
 ) -> launch.LaunchedMesh:
     """Start the devcluster and hand it the control plane's objects; returns when its API is ready.
 
-    Raises `BadInputError` for what the user can change: a port in use, a second mesh, a kernel that will not.
+    Raises `BadInputError` for causes that the user can remove: a port in use, a second mesh, an unsuitable kernel.
     """
     state = state_directory()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     manifests = state / MANIFESTS
     chosen = profile(state, edges=edges, ha=ha)
     home, *parts = control_plane(chosen)
-    # Before the webhooks, which nobody answers yet.
+    # Before the webhooks, whose server does not run yet.
     objects = [home, mesh_config(chosen, permissive=False), *parts]
     rendered = yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=False)
     argv = module("deploy.devcluster", "--manifest", str(manifests))
@@ -138,9 +138,9 @@ def start(
 
 
 def move_into_accounts(directory: Path) -> None:
-    """Move the streams of a log of an older build, which knew no accounts, into those that they have now.
+    """Move the streams of a log of an older build, which had no accounts, into their present accounts.
 
-    Nothing happens if there are none, or if no server has written there. A stream is a directory below that of its
+    Does nothing if there are none, or if no server has written there. A stream is a directory below that of its
     account, and does not name it.
     """
     root = directory / "jetstream"
@@ -163,7 +163,7 @@ def _refuse_second(state: Path) -> None:
 
 
 async def control_plane_available(api: Api, progress: Callable[[str], None]) -> None:
-    """Wait until all of the control plane is available; raises `ApiRefusedError` if a part is not in time."""
+    """Wait until the whole control plane is available; raises `ApiRefusedError` if a part is not in time."""
     chosen = Profile()
     text = (state_directory() / MANIFESTS).read_text(encoding="utf-8")
     for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader):
@@ -179,13 +179,13 @@ async def control_plane_available(api: Api, progress: Callable[[str], None]) -> 
 
 
 def log_access(found: dict[str, Any], *, name: str = "meshlog") -> LogAccess:
-    """How to connect to the log of the mesh that runs (`running`); `name` is for the log's monitoring."""
+    """Access to the log of the running mesh (`running`); `name` is for the log's monitoring."""
     host, port = found["listeners"]["nats"]
     return log_credentials.access(state_directory(), (host, port), name=name)
 
 
 async def existing(logs: JetStreamLogs, stream: str) -> JetStreamLog:
-    """A stream as soon as it is there: people make none."""
+    """A stream as soon as it exists; the command creates none."""
     log = logs.existing(stream)
     while True:
         try:

@@ -1,8 +1,8 @@
-"""The credentials of an embedded mesh's log: made once, kept beside its data.
+"""The credentials of an embedded mesh's log: created once, kept beside its data.
 
 The Secrets are those of an installation (`deploy.install.secrets`), in one file for its owner alone that the
-devcluster applies. What a person at this machine connects with lies beside it as files, as settings want it: the
-command is the user `operator`, who may read everything and write pins.
+devcluster applies. The credentials of users of this machine are files beside it, as settings expect them: the command
+connects as `operator`, which may read everything and write pins.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from shared.io.atomic_file import write_atomically
 
 SECRETS = "log-secrets.yaml"
 DIRECTORY = "access"
-"""`NAME.password` of each person's user, and `ca.crt`; not there: a log of an older build, which lets everybody in."""
+"""Directory of `NAME.password` of each human user, and `ca.crt`; absent if an older build's log needs no password."""
 OPERATOR = "operator"
 _CA = "ca.crt"
 
 
 def prepare(state: Path, profile: Profile) -> Path | None:
-    """Have the Secrets and people's files written; where the Secrets are (none: the log needs none)."""
+    """Write the Secrets and the users' files; returns the path of the Secrets, or None if the log needs none."""
     if not profile.nats_secured:
-        # Whoever finds them would show a password to a server that wants none, over a connection in the clear.
+        # A client that finds them would send a password in the clear to a server that needs none.
         shutil.rmtree(state / DIRECTORY, ignore_errors=True)
         return None
     from deploy.install.secrets import NATS_SECRET, PEOPLE, log_secrets
@@ -51,7 +51,7 @@ def prepare(state: Path, profile: Profile) -> Path | None:
 
 
 def access(state: Path, address: tuple[str, int], *, name: str, user: str = OPERATOR) -> LogAccess:
-    """How to connect to the log of the mesh in `state`, which listens at `address`; `name`: for its monitoring."""
+    """Access to the log of the mesh in `state`, which listens at `address`; `name` is for its monitoring."""
     if not _secured(state):
         return LogAccess(servers=(_url("nats", *address),), name=name)
     return LogAccess(
@@ -84,7 +84,7 @@ def _secured(state: Path) -> bool:
 
 
 def _url(scheme: str, host: str, port: int) -> str:
-    # The servers' certificate vouches for that name.
+    # The servers' certificate is issued for that name.
     return f"{scheme}://{'localhost' if scheme == 'tls' and host == '127.0.0.1' else host}:{port}"
 
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
         found: list[Any] = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         return {one["metadata"]["name"]: one["stringData"] for one in found}
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, RecursionError) as error:
-        # Never its content: it is passwords.
+        # Never print its content: it holds passwords.
         raise BadInputError(
             "up/credentials", f"cannot be read ({type(error).__name__}); restore it or remove it", about=str(path)
         ) from error

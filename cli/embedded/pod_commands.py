@@ -1,6 +1,6 @@
-"""Commands inside pods of the embedded mesh, with pipes: what the demo and the tests drive traffic with.
+"""Runs commands inside pods of the embedded mesh, with pipes; the demo and the tests send traffic with them.
 
-A person's `meshlog exec` hands over the terminal instead (`deploy.devcluster.launch.control.exec_in_pod`).
+`meshlog exec` passes the terminal on instead (`deploy.devcluster.launch.control.exec_in_pod`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PodCommand:
     async def start(
         cls, state_dir: Path, namespace: str, pod: str, argv: Sequence[str], *, container: str = ""
     ) -> PodCommand:
-        """Start it in a container (the pod's first); its output and its complaints come back as one stream."""
+        """Start it in a container (the pod's first); its standard output and error are one stream."""
         loop = asyncio.get_running_loop()
         theirs_in, ours_out = os.pipe2(os.O_CLOEXEC)
         ours_in, theirs_out = os.pipe2(os.O_CLOEXEC)
@@ -57,7 +57,7 @@ class PodCommand:
         return command
 
     async def line(self, *, within: float) -> str:
-        """The next line that it prints; raises `MeshlogError` if it ends or says nothing in time."""
+        """The next line that it prints; raises `MeshlogError` if it ends or prints nothing in time."""
         try:
             async with asyncio.timeout(within):
                 line = await self._output.readline()
@@ -68,7 +68,7 @@ class PodCommand:
         return line.decode("utf-8", "replace").rstrip("\n")
 
     async def end_input(self, *, within: float) -> str:
-        """Close its standard input, which asks it to end, then as `finish`."""
+        """Close its standard input, at which it ends, then do as `finish`."""
         if self._input is not None:
             self._input.close()
         return await self.finish(within=within)

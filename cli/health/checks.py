@@ -1,7 +1,8 @@
-"""The table of checks, in the order in which a person should repair.
+"""The table of checks, in the order in which to repair.
 
-Each row: what is well, which fact it reads, how bad it is if not, what to do, and by which metric, reason of `/readyz`
-and condition of objects the services themselves say so. docs/health.md is this table, and a test holds it to that.
+Each row: the healthy state, the fact that it reads, the severity of a finding, the remedy, and the metric, reason of
+`/readyz` and condition of objects by which the services themselves report it. docs/health.md is generated from it, and
+a test compares them.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from cli.health.judges import STUCK
 
 
 def judged(facts: HealthFacts, checks: Iterable[HealthCheck] | None = None) -> list[CheckResult]:
-    """Every check of the table over these facts."""
+    """The results of every check of the table on these facts."""
     return [_judge(check, facts) for check in (CHECKS if checks is None else checks)]
 
 
 def findings(results: Iterable[CheckResult]) -> list[HealthFinding]:
-    """What was found, errors first."""
+    """The findings, errors first."""
     found = [finding for result in results for finding in result.findings]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
 def unknown(results: Iterable[CheckResult]) -> list[CheckResult]:
-    """Checks that could not look."""
+    """Checks that could not run."""
     return [result for result in results if result.state == "unknown"]
 
 
@@ -42,7 +43,7 @@ def _judge(check: HealthCheck, facts: HealthFacts) -> CheckResult:
 
 
 def _missing(check: HealthCheck, facts: HealthFacts) -> str:
-    """Why a check cannot look; empty: it can."""
+    """Why a check cannot run; empty if it can."""
     if check.name in {"api", "log"}:
         asked = facts.cluster or facts.cluster_away if check.name == "api" else facts.log or facts.log_away
         return "" if asked else "it was not asked for"
@@ -58,7 +59,7 @@ def _missing(check: HealthCheck, facts: HealthFacts) -> str:
 
 
 _PROXIES = (("ingestor", "proxies"),)
-_LOGS = "`meshlog logs meshlog-system/NAME` says more"
+_LOGS = "see `meshlog logs meshlog-system/NAME`"
 
 CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck(
@@ -99,7 +100,7 @@ CHECKS: tuple[HealthCheck, ...] = (
         reads="log",
         severity="error",
         judge=judges.of_log(judges.leader),
-        remedy="`kubectl -n meshlog-system get pods`; their `/readyz` says why each stands by",
+        remedy="`kubectl -n meshlog-system get pods`; the `/readyz` of each shows why it stands by",
         readyz=(("ingestor", "lease"), ("compiler", "lease")),
         signals=(
             MetricSignal(family="meshlog_ingestor_leads", total="sum", below=1),
@@ -125,7 +126,7 @@ CHECKS: tuple[HealthCheck, ...] = (
         reads="log",
         severity="error",
         judge=judges.of_log(judges.published),
-        remedy="`meshlog logs meshlog-system/meshlog-compiler` says more",
+        remedy="see `meshlog logs meshlog-system/meshlog-compiler`",
         readyz=(("ingestor", "published"), ("compiler", "events"), ("compiler", "commits")),
         signals=(MetricSignal(family="meshlog_mesh_unpublished_seconds", above=2),),
     ),
@@ -158,7 +159,7 @@ CHECKS: tuple[HealthCheck, ...] = (
         reads="cluster",
         severity="error",
         judge=judges.of_cluster(judges.bundle),
-        remedy="`meshlog logs meshlog-system/meshlog-ca` says more",
+        remedy="see `meshlog logs meshlog-system/meshlog-ca`",
         readyz=(("ca", "trust-bundle"),),
         signals=(MetricSignal(family="meshlog_ca_bundles_unwritten", above=0),),
     ),
@@ -220,7 +221,7 @@ CHECKS: tuple[HealthCheck, ...] = (
         reads="log",
         severity="error",
         judge=judges.of_log(judges.ended),
-        remedy="`meshlog certificate audit` says why; recreate a pod whose ServiceAccount was deleted and made anew",
+        remedy="`meshlog certificate audit` shows why; recreate a pod whose ServiceAccount was deleted and made anew",
         readyz=(("ingestor", "certificates"),),
         signals=(MetricSignal(family="meshlog_mesh_ended_certificates", above=0),),
     ),
@@ -230,7 +231,7 @@ CHECKS: tuple[HealthCheck, ...] = (
         reads="log",
         severity="warning",
         judge=judges.of_log(judges.left_out),
-        remedy="mend the object as the sentence says; its status in Kubernetes says the same",
+        remedy="mend the object for the reason above, which its status in Kubernetes has as well",
         readyz=(("compiler", "left out"),),
         signals=(MetricSignal(family="meshlog_compiler_quarantined", above=0),),
         condition="Accepted=False",

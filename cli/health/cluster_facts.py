@@ -1,4 +1,4 @@
-"""What Kubernetes tells of a control plane: workloads, the webhook, the CA's bundle, and members' sidecars."""
+"""Reads facts of a control plane from Kubernetes: workloads, the webhook, the CA's bundle, and members' sidecars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICES = ("ingestor", "compiler", "ca", "xds-edge", "injector")
 
 
 async def read(api: Api, namespace: str, mesh_name: str) -> ClusterFacts:
-    """Ask for all of it. Raises `ApiRefusedError` if the API does not answer."""
+    """Read all facts. Raises `ApiRefusedError` if the API does not answer."""
     log = await _log(api, namespace)
     workloads = [await _workload(api, namespace, "deployments", f"meshlog-{name}") for name in SERVICES]
     bare, opened = await _sidecars(api, mesh_name)
@@ -32,7 +32,7 @@ async def read(api: Api, namespace: str, mesh_name: str) -> ClusterFacts:
 
 
 async def _log(api: Api, namespace: str) -> WorkloadReadiness | None:
-    """The servers of the log; none: they are none of the installation's."""
+    """The servers of the log; None if the installation has none."""
     for plural in ("statefulsets", "deployments"):
         found = await _workload(api, namespace, plural, "nats")
         if found.installed:
@@ -63,7 +63,7 @@ def _trouble(pod: dict[str, Any]) -> str:
 
 
 async def _webhook(api: Api, mesh_name: str) -> str:
-    """What is wrong with the injector's webhook; empty: nothing."""
+    """What is wrong with the injector's webhook; empty if nothing is."""
     name = mutating_webhook(mesh_name)
     path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
     status, one = await api.request("GET", path)
@@ -80,7 +80,7 @@ async def _roots(api: Api, namespace: str) -> int:
 
 
 async def _mesh_config(api: Api, namespace: str) -> str:
-    """What is wrong with the MeshConfig; empty: nothing."""
+    """What is wrong with the MeshConfig; empty if nothing is."""
     path = f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshconfigs/{MESH_CONFIG}"
     status, one = await api.request("GET", path)
     if status != 200:
@@ -92,7 +92,7 @@ async def _mesh_config(api: Api, namespace: str) -> str:
 
 
 async def _sidecars(api: Api, mesh_name: str) -> tuple[list[str], list[str]]:
-    """Pods that should have a sidecar and run without, and pods whose sidecar lets requests past the policy."""
+    """Pods that should have a sidecar and have none, and pods whose sidecar forwards requests without policy."""
     bare: list[str] = []
     opened: list[str] = []
     for member in await members(api, mesh_name):
@@ -108,10 +108,10 @@ async def _sidecars(api: Api, mesh_name: str) -> tuple[list[str], list[str]]:
     return bare, opened
 
 
-def _wants_sidecar(pod: dict[str, Any], namespace_says: str) -> bool:
-    says = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_INJECTION, namespace_says)
+def _wants_sidecar(pod: dict[str, Any], namespace_injection: str) -> bool:
+    injection = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_INJECTION, namespace_injection)
     ended = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
-    return str(says).lower() in {"enabled", "yes", "true"} and not pod["spec"].get("hostNetwork") and not ended
+    return str(injection).lower() in {"enabled", "yes", "true"} and not pod["spec"].get("hostNetwork") and not ended
 
 
 def _has_sidecar(pod: dict[str, Any]) -> bool:
@@ -119,7 +119,7 @@ def _has_sidecar(pod: dict[str, Any]) -> bool:
 
 
 def _has_open_probe_ports(pod: dict[str, Any]) -> bool:
-    """By the proxy's bootstrap: an older build forwarded whatever was below a probe's path."""
+    """Whether the proxy's bootstrap is an older build's, which forwarded every path below a probe's path."""
     if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
         return False
     containers: list[dict[str, Any]] = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]

@@ -1,4 +1,4 @@
-"""Look at a mesh: Kubernetes and the log side by side, each bounded, each without the other."""
+"""Collects facts of a mesh from Kubernetes and the log concurrently, each bounded and independent of the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.errors import BadInputError
 from shared.eventlog.protocol import EventLogError
 
 LOOK_GRACE = 2.5
-"""Seconds beyond its time in which a look lets go of peers that are silent, and what it did see is told."""
+"""Seconds beyond `within` for giving up on silent peers and printing the facts that were collected."""
 ANSWERS = 2.0
 """Seconds for the first answer of the log, if there is more time than that."""
 
@@ -33,9 +33,9 @@ async def look(
     within: float,
     cache: dict[int, bool] | None = None,
 ) -> HealthFacts:
-    """All facts that can be had `within` so many seconds. None: that side is not asked.
+    """All facts that can be read `within` so many seconds. A side that is None is not asked.
 
-    Raises `BadInputError` for a kubeconfig or a file that cannot be read; what does not answer is a fact.
+    Raises `BadInputError` for a kubeconfig or a file that cannot be read; a peer that does not answer is a fact.
     """
     (of_cluster, cluster_away), (of_log, live, log_away) = await asyncio.gather(
         _cluster(session, namespace, mesh_name, within), _log(opening, within, {} if cache is None else cache)
@@ -70,5 +70,5 @@ async def _log(opening: Opening | None, within: float, cache: dict[int, bool]) -
     except (EventLogError, BadInputError) as error:
         if isinstance(error, BadInputError) and error.code != NO_LOG:
             raise
-        # Without what it is about: a subject of the log, which is nothing that a person asked for.
+        # Without the subject of the log that it is about, since no user asked for a subject.
         return None, True, f"the log cannot be read now: {error.sentence}"

@@ -1,4 +1,4 @@
-"""The facts that checks are judged over: of the control plane's objects in Kubernetes, and of the log."""
+"""The facts that checks are evaluated on: the control plane's objects in Kubernetes, and the log."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class WorkloadReadiness(msgspec.Struct, frozen=True):
     wanted: int = 0
     ready: int = 0
     trouble: str = ""
-    """What its pods say of themselves, of those that are not ready."""
+    """The states of its pods that are not ready."""
 
 
 class ClusterFacts(msgspec.Struct, frozen=True):
-    """What Kubernetes tells."""
+    """Facts read from Kubernetes."""
 
     namespace: str
     workloads: list[WorkloadReadiness]
     external_log: bool = False
-    """The log is none of the installation's."""
+    """Whether the log is not the installation's own."""
     webhook: str = ""
-    """What is wrong with the injector's webhook; empty: nothing."""
+    """What is wrong with the injector's webhook; empty if nothing is."""
     roots: int = 0
     """Roots in the published trust bundle."""
     mesh_config: str = ""
-    """What is wrong with the MeshConfig; empty: nothing."""
+    """What is wrong with the MeshConfig; empty if nothing is."""
     bare: list[str] = []
     """Pods that want a sidecar and have none, sorted."""
     opened: list[str] = []
@@ -39,31 +39,31 @@ class ClusterFacts(msgspec.Struct, frozen=True):
 
 
 class LeaseState(msgspec.Struct, frozen=True):
-    """One lease: who leads."""
+    """One service's lease, held by its leader."""
 
     service: str
     holder: str
-    """The replica that holds it, or held it last; empty: it was never taken, or given back."""
+    """The replica that holds it, or held it last; empty if it was never taken, or was released."""
     vacant: bool
-    """It was not renewed for longer than it lasts."""
+    """Whether it was not renewed for longer than it lasts."""
     trouble: str = ""
-    """What keeps the holder from its work, in its own words; empty: nothing."""
+    """What prevents the holder from working, as it reports it; empty if nothing does."""
 
 
 class RotationState(msgspec.Struct, frozen=True):
-    """How far the CA is with its roots."""
+    """The state of the CA's rotation of roots."""
 
     roots: list[str]
-    """In the trust bundle, the one that signs first."""
+    """Names of the roots in the trust bundle, the signing one first."""
     step: str
     """`steady`, `trust`, `distributing`, `sign`, `renewing`, `drop` or `refused`."""
     why: str
     waiting: list[str]
-    """The proxies that it waits for, each with the reason; the first of them."""
+    """The first of the proxies that it waits for, each with the reason."""
     count: int
-    """How many that are."""
+    """The number of all of them."""
     since: int
-    """When the CA said so, nanoseconds since 1970."""
+    """When the CA reported this, nanoseconds since 1970."""
 
     @property
     def under_way(self) -> bool:
@@ -72,14 +72,14 @@ class RotationState(msgspec.Struct, frozen=True):
 
 
 class LogFacts(msgspec.Struct, frozen=True):
-    """What the log tells."""
+    """Facts read from the log."""
 
     standing: MeshStatus
     lags: list[ServiceLag]
     leases: list[LeaseState] | None = None
-    """Who leads; None: an exported file, which cannot say."""
+    """The leases of the services with a leader; None for an exported file, which has none."""
     rotation: RotationState | None = None
-    """None: the CA has published nothing."""
+    """None if the CA has published nothing."""
     unpublished: int = 0
     """Events that no compiler has published for longer than a moment."""
     unsigned: int = 0
@@ -87,14 +87,14 @@ class LogFacts(msgspec.Struct, frozen=True):
 
 
 class HealthFacts(msgspec.Struct, frozen=True):
-    """All of it. A part that is missing was not asked for, or could not be read."""
+    """All facts. A part that is None was not asked for, or could not be read."""
 
     cluster: ClusterFacts | None = None
     cluster_away: str = ""
-    """Why Kubernetes could not be asked; empty: it was, or was not to be."""
+    """Why Kubernetes could not be read; empty if it was read, or not asked for."""
     log: LogFacts | None = None
     log_away: str = ""
-    """Why the log could not be read; empty: it was, or was not to be."""
+    """Why the log could not be read; empty if it was read, or not asked for."""
     live: bool = True
     """Whether the log is that of a mesh, not an exported file."""
     now: int = 0

@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""Types of checks and of their findings."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import msgspec
 from cli.health.facts import HealthFacts
 
 Severity = Literal["error", "warning"]
-"""`error`: changes or requests do not get through now. `warning`: they do, and a person should know all the same."""
+"""`error`: changes or requests do not get through now. `warning`: they do, and a person should act all the same."""
 CheckState = Literal["well", "found", "unknown"]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is not as it should be, as a check sees it."""
+    """One problem that a check has found."""
 
     about: str
-    """Component or object; empty: the mesh."""
+    """Component or object; empty for the whole mesh."""
     sentence: str
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What one check says."""
+    """The conclusion of one check."""
 
     found: tuple[Fault, ...] = ()
-    """Empty: all of it is well."""
+    """Empty if all is well."""
     seen: str = ""
-    """What was seen where all is well."""
+    """The observation if all is well."""
 
 
 class MetricSignal(msgspec.Struct, frozen=True, kw_only=True):
-    """How the services' metrics say the same: a family over all processes, and what of it is a breach."""
+    """A metric that reports the same problem: a family over all processes, and the bound whose breach does."""
 
     family: str
     total: Literal["sum", "max"] = "max"
     labels: tuple[tuple[str, str], ...] = ()
     below: float | None = None
-    """A breach, also if no process has the family."""
+    """A lower value is a breach, also if no process has the family."""
     above: float | None = None
 
     @property
@@ -51,7 +51,7 @@ class MetricSignal(msgspec.Struct, frozen=True, kw_only=True):
         return f"{read} > {self.above:g}"
 
     def breached(self, samples: Iterable[tuple[str, Mapping[str, str], float]]) -> bool:
-        """Whether the metrics of all processes, as (family, labels, value), say it."""
+        """Whether the metrics of all processes, as (family, labels, value), breach the bound."""
         values = [
             value
             for family, labels, value in samples
@@ -68,18 +68,18 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     what: str
-    """What is well if it finds nothing."""
+    """The healthy state, which holds if it finds nothing."""
     reads: Literal["cluster", "log"]
     severity: Severity
     judge: Callable[[HealthFacts], Judgement]
     remedy: str
-    """What to do next; empty: each finding's sentence says it."""
+    """What to do next; empty if each finding's sentence has its own remedy."""
     signals: tuple[MetricSignal, ...] = ()
-    """Metrics of which any says it."""
+    """Metrics each of which reports the problem."""
     readyz: tuple[tuple[str, str], ...] = ()
-    """(service, name): what of `/readyz` of which service says it, as a reason or as a remark."""
+    """(service, name) of reasons or remarks of `/readyz` that report the problem."""
     condition: str = ""
-    """Condition of the objects concerned that says it."""
+    """Condition of the objects concerned that reports the problem."""
 
 
 class HealthFinding(msgspec.Struct, frozen=True):
@@ -93,11 +93,11 @@ class HealthFinding(msgspec.Struct, frozen=True):
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """One check, judged."""
+    """The result of one check."""
 
     check: str
     what: str
     state: CheckState
     seen: str
-    """What was seen, or why nothing was."""
+    """The observation, or why there is none."""
     findings: tuple[HealthFinding, ...]

@@ -1,4 +1,4 @@
-"""Findings and checks, as people and machines read them: the same for every verb."""
+"""Prints findings and checks for people and machines, in the same way for every verb."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cli.health.finding import CheckResult, HealthFinding
 from cli.terminal import output
 
 _SHOWN = 5
-"""Findings of one check that are shown."""
+"""Maximum number of findings of one check that are shown."""
 
 
 def well(results: Sequence[CheckResult]) -> bool:
-    """Whether nothing was found."""
+    """Whether there are no findings."""
     return not findings(results)
 
 
 def headline(results: Sequence[CheckResult]) -> str:
-    """One sentence. That all is well is said only if every check could look."""
+    """A sentence on all results; reports that all is well only if every check could run."""
     found, missing = findings(results), unknown(results)
     unseen = f"; not looked at: {', '.join(one.check for one in missing)} ({missing[0].seen})" if missing else ""
     if found:
@@ -35,7 +35,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def tell(results: Sequence[CheckResult]) -> None:
-    """What was found, a line each, errors first; what to do once for each check."""
+    """Print each finding on a line, errors first, and the remedy once for each check."""
     shown: dict[str, int] = {}
     found = findings(results)
     for number, one in enumerate(found):
@@ -49,7 +49,7 @@ def tell(results: Sequence[CheckResult]) -> None:
 
 
 def as_json(results: Sequence[CheckResult]) -> dict[str, Any]:
-    """The shape of docs/health.md."""
+    """The JSON document that docs/health.md describes."""
     return {
         "well": well(results),
         "complete": not unknown(results),

@@ -1,4 +1,4 @@
-"""What each check of the table concludes from the facts; pure."""
+"""The function of each check of the table, from facts to a judgement; pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STUCK = 300.0
 """Seconds after which a rotation that waits for the same proxies counts as stuck."""
 _AWAY = frozenset({"gone", "never connected"})
 _NAMED = 5
-"""Names in one sentence."""
+"""Maximum number of names in one sentence."""
 _LATE_LEADERS = {"ingestor": "changes in Kubernetes do not reach the log", "compiler": "changes reach no proxy"}
 
 
@@ -22,7 +22,7 @@ def _some(names: list[str]) -> str:
 
 
 def of_cluster(judge: Callable[[ClusterFacts], Judgement]) -> Callable[[HealthFacts], Judgement]:
-    """A check that reads what Kubernetes tells."""
+    """A check that reads the facts of Kubernetes."""
 
     def over(facts: HealthFacts) -> Judgement:
         assert facts.cluster is not None
@@ -32,7 +32,7 @@ def of_cluster(judge: Callable[[ClusterFacts], Judgement]) -> Callable[[HealthFa
 
 
 def of_log(judge: Callable[[LogFacts, HealthFacts], Judgement]) -> Callable[[HealthFacts], Judgement]:
-    """A check that reads what the log tells."""
+    """A check that reads the facts of the log."""
 
     def over(facts: HealthFacts) -> Judgement:
         assert facts.log is not None
@@ -71,7 +71,7 @@ def _lacking(one: WorkloadReadiness, cluster: ClusterFacts) -> str:
 
 
 def webhook(cluster: ClusterFacts) -> Judgement:
-    """Whether the injector's webhook is there and can be trusted by the API server."""
+    """Whether the injector's webhook exists and the API server can trust its server."""
     return Judgement((Fault("", cluster.webhook),) if cluster.webhook else (), "trusts the mesh's CA")
 
 
@@ -82,7 +82,7 @@ def bundle(cluster: ClusterFacts) -> Judgement:
 
 
 def mesh_config(cluster: ClusterFacts) -> Judgement:
-    """Whether the MeshConfig is there, and all that is in it has an effect."""
+    """Whether the MeshConfig exists, and each of its fields has an effect."""
     return Judgement((Fault("", f"MeshConfig {cluster.mesh_config}"),) if cluster.mesh_config else (), "is there")
 
 
@@ -111,7 +111,7 @@ def readable(facts: HealthFacts) -> Judgement:
 
 
 def working(log: LogFacts, _: HealthFacts) -> Judgement:
-    """What the leaders say keeps them from their work."""
+    """Whether a leader reports that it cannot work."""
     found = [
         Fault(one.service, f"the leading {one.service} {one.holder} cannot go on: {one.trouble}")
         for one in log.leases or ()
@@ -121,7 +121,7 @@ def working(log: LogFacts, _: HealthFacts) -> Judgement:
 
 
 def leader(log: LogFacts, facts: HealthFacts) -> Judgement:
-    """Whether each lease is held; both vacant while services run: the log takes no writes."""
+    """Whether each lease is held. If both are vacant while services run, the log takes no writes."""
     vacant = [one for one in log.leases or () if one.vacant]
     found: list[Fault] = []
     for one in vacant:
@@ -154,7 +154,7 @@ def signed(log: LogFacts, _: HealthFacts) -> Judgement:
 
 
 def proxies(state: str, meaning: str) -> Callable[[HealthFacts], Judgement]:
-    """Whether some proxy is in this state; `meaning`: what follows for its calls."""
+    """Whether some proxy is in this state; `meaning`: the consequence for its calls."""
 
     def over(log: LogFacts, _: HealthFacts) -> Judgement:
         found = [
@@ -168,7 +168,7 @@ def proxies(state: str, meaning: str) -> Callable[[HealthFacts], Judgement]:
 
 
 def ended(log: LogFacts, facts: HealthFacts) -> Judgement:
-    """Of proxies that are connected: the certificate of one that is gone serves no call."""
+    """Whether a connected proxy's certificate has expired; that of a disconnected one serves no call."""
     held = [one for one in log.standing.proxies if one.certificate_until and one.state not in _AWAY]
     found = [
         Fault(
@@ -204,7 +204,7 @@ def rotation(log: LogFacts, facts: HealthFacts) -> Judgement:
 
 
 def stuck(log: LogFacts, facts: HealthFacts) -> Judgement:
-    """Whether a rotation has waited for the same proxies for long, or cannot go on."""
+    """Whether a rotation has waited for the same proxies for `STUCK` seconds, or cannot continue."""
     if not _is_stuck(log, facts):
         return Judgement((), "no rotation waits for long")
     assert log.rotation is not None

@@ -1,4 +1,4 @@
-"""What the log tells of a mesh's health. Some of it only a second look can tell: that a lease is not renewed, say."""
+"""Reads facts of a mesh's health from the log. Some need a second read: that a lease is not renewed, for example."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from shared.records.certificate_records import AuditNote, CorruptMessageError, d
 from shared.service.lease import TTL, Tenure
 
 LATER = 1.0
-"""Seconds until the second look at what waits."""
+"""Seconds until the second read of waiting events and requests."""
 _LOOK = 0.1
 _LATE = 0.4
 """Seconds that a renewal may be late."""
 _LONGEST = 2.0
-"""Seconds that a renewal is waited for at most, whatever the record says."""
+"""Maximum wait for a renewal, seconds, whatever time to live the record has."""
 _SERVICES = ("ingestor", "compiler")
-"""Those whose replicas take turns."""
+"""Services of which one replica leads."""
 
 
 class _LeaseReading(NamedTuple):
@@ -32,11 +32,11 @@ class _LeaseReading(NamedTuple):
     sequence: int
     tenure: Tenure | None
     renewed: bool
-    """Within its time, by this machine's clock."""
+    """Whether it was renewed in time, by this machine's clock."""
 
 
 async def read(source: LogSource, cache: dict[int, bool]) -> LogFacts:
-    """Look at all of it. `cache`: see `lags`. Raises `EventLogError`."""
+    """Read all facts. `cache`: see `lags`. Raises `EventLogError`."""
     began = time.monotonic()
     leases = [await _lease(source, service) for service in _SERVICES] if source.leases is not None else None
     tracker, behind, unpublished, unsigned = await _waiting(source, cache, began)
@@ -50,17 +50,17 @@ async def read(source: LogSource, cache: dict[int, bool]) -> LogFacts:
     )
 
 
-# What waits
+# Waiting events and requests
 
 
 async def _waiting(
     source: LogSource, cache: dict[int, bool], began: float
 ) -> tuple[Tracker, list[ServiceLag], int, int]:
-    """Proxies and lags; and how many events and signing requests wait that waited at the first look already."""
+    """Proxies, lags, and the numbers of events and of signing requests that wait at both reads."""
     tracker = await tracked(source)
     behind = await lags(source, tracker, cache)
     if not any(_behind(behind, service) for service in ("compiler", "ca")) or source.leases is None:
-        # A file does not go on: what waits in it waits.
+        # A file does not change, so one read is enough.
         return tracker, behind, _behind(behind, "compiler"), 0
     head, requests = tracker.snapshot.version, await _oldest_request(source)
     await asyncio.sleep(max(0.0, began + LATER - time.monotonic()))
@@ -79,7 +79,7 @@ async def _oldest_request(source: LogSource) -> int:
     return (await source.requests.bounds())[0] if source.requests is not None else 0
 
 
-# Who leads
+# Leases
 
 
 async def _lease(source: LogSource, service: str) -> _LeaseReading:
@@ -98,7 +98,7 @@ async def _lease(source: LogSource, service: str) -> _LeaseReading:
 
 
 async def _state(source: LogSource, first: _LeaseReading, began: float) -> LeaseState:
-    """Who holds a lease. No two clocks are compared: one that seems to have run out is looked at until it must have."""
+    """The state of a lease. No two clocks are compared: one that seems expired is watched until it must be."""
     lease = first
     until = began + min(_LONGEST, (first.tenure.ttl if first.tenure is not None else 0.0) or TTL) + _LATE
     while not lease.renewed and lease.sequence == first.sequence and time.monotonic() < until:
@@ -120,12 +120,12 @@ async def _state(source: LogSource, first: _LeaseReading, began: float) -> Lease
 async def _rotation(source: LogSource) -> RotationState | None:
     streams = source.streams
     bundle = await source.certs.last(streams.bundle_subject(source.about.trust_domain))
-    said = await source.certs.last(streams.audit_subject("rotation"))
+    newest = await source.certs.last(streams.audit_subject("rotation"))
     if bundle is None:
         return None
     try:
         roots = [member.name for member in decode_bundle(bundle.payload).members]
-        note = decode_note(said.payload) if said is not None else AuditNote(what="rotation", code="rotation/steady")
+        note = decode_note(newest.payload) if newest is not None else AuditNote(what="rotation", code="rotation/steady")
     except CorruptMessageError:
         return None
     return RotationState(
@@ -134,5 +134,5 @@ async def _rotation(source: LogSource) -> RotationState | None:
         why=note.why,
         waiting=note.waiting,
         count=note.waiting_count,
-        since=said.time if said is not None else 0,
+        since=newest.time if newest is not None else 0,
     )

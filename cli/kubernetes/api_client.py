@@ -1,4 +1,4 @@
-"""The Kubernetes API as the command uses it: apply, read, delete, wait. Small, so that the command starts fast."""
+"""A small client of the Kubernetes API, so that the command starts fast: apply, read, delete, wait."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 """A warning of RFC 9111, section 5.5: code, agent, text."""
 _MOST_WARNINGS = 20
 _ANSWERS = 30.0
-"""Seconds for one exchange."""
+"""Seconds for one request and its answer."""
 _SILENT = f"silent for {_ANSWERS:g} s"
 
 
 class ApiRefusedError(MeshlogError):
-    """The API server said no; the sentence is its own."""
+    """The API server refused a request, or did not answer; a refusal has the server's own sentence."""
 
 
 class AppliedObject(msgspec.Struct, frozen=True):
-    """One object as the API answered it."""
+    """One object as the API returned it."""
 
     kind: str
     namespace: str
@@ -39,9 +39,9 @@ class AppliedObject(msgspec.Struct, frozen=True):
     uid: str
     resource_version: str
     manifest: Manifest
-    """The object as the API keeps it."""
+    """The object as the API stores it."""
     warnings: tuple[str, ...] = ()
-    """What admission webhooks warned of."""
+    """Warnings of admission webhooks."""
 
 
 class Api:
@@ -64,7 +64,7 @@ class Api:
         content_type: str = "application/json",
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """One exchange; returns the status and the decoded body. Raises `ApiRefusedError` if nobody answers."""
+        """Send a request; returns the status and the decoded body. Raises `ApiRefusedError` if no server answers."""
         try:
             async with self._session.request(
                 method,
@@ -94,12 +94,12 @@ class Api:
         return f"{root}{namespace}/{plural}" + ("" if collection else f"/{manifest['metadata']['name']}")
 
     async def namespace_of(self, manifest: Manifest) -> str:
-        """The namespace that the server keeps an object in; empty for a kind of the whole cluster."""
+        """The namespace of an object on the server; empty for a kind of the whole cluster."""
         _, _, namespaced = await self._resource(manifest)
         return str(manifest["metadata"].get("namespace") or "default") if namespaced else ""
 
     async def _resource(self, manifest: Manifest) -> tuple[str, str, bool]:
-        """Where a kind is served, its plural, and whether it is namespaced."""
+        """The API path of a kind, its plural, and whether it is namespaced."""
         api_version, kind = manifest["apiVersion"], manifest["kind"]
         root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
         if (api_version, kind) not in self._resources:
@@ -125,7 +125,7 @@ class Api:
         return _applied(manifest, status, answer, tuple(dict.fromkeys(self._warnings)))
 
     async def dry_run(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest:
-        """The object as the server would keep it, admitted and with its defaults; nothing is changed.
+        """The object as the server would store it, admitted and with its defaults; nothing is changed.
 
         Raises `BadInputError` with the server's sentence if it, or an admission webhook, refuses the object.
         """
@@ -141,13 +141,13 @@ class Api:
         return answer
 
     async def delete(self, manifest: Manifest) -> None:
-        """Delete; an object that is not there is fine."""
+        """Delete an object, if it exists."""
         status, answer = await self.request("DELETE", await self.path_of(manifest))
         if status not in {200, 202, 404}:
             raise _refusal(manifest, status, answer)
 
     async def get(self, path: str, *, params: Mapping[str, str] | None = None) -> Any:
-        """Read a path; raises `ApiRefusedError` unless it is there."""
+        """Read a path; raises `ApiRefusedError` unless it exists."""
         status, answer = await self.request("GET", path, params=params)
         if status != 200:
             raise ApiRefusedError("api/refused", _sentence(answer, status), about=path)
@@ -156,7 +156,7 @@ class Api:
     async def wait(self, path: str, condition: Callable[[Any], bool], *, within: float, what: str) -> Any:
         """Read `path` until `condition` holds for the answer; raises `ApiRefusedError` after `within` seconds.
 
-        Polls four times a second: for the few waits of a command a watch would be more machinery than it saves.
+        Polls four times a second: a watch would cost more code than it saves in the few waits of a command.
         """
         deadline = time.monotonic() + within
         while True:

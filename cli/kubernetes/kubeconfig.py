@@ -1,4 +1,4 @@
-"""Where the Kubernetes API is and who we are to it, from a kubeconfig: token, certificate, or credential plugin."""
+"""Reads a kubeconfig: the API server's address, and a token, certificate, or credential plugin for it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class ApiAccess(msgspec.Struct, frozen=True):
 
     server: str
     certificate_authority: str = ""
-    """PEM; empty: the system's."""
+    """PEM; empty for the system's certificate authorities."""
     token: str = ""
     certificate: str = ""
-    """PEM of certificate and key; empty: none is shown."""
+    """PEM of certificate and key; empty if the client presents none."""
     insecure: bool = False
-    """Whether the server's certificate is believed unseen, because the kubeconfig says so."""
+    """Whether the server's certificate is not verified, by `insecure-skip-tls-verify` of the kubeconfig."""
 
     def tls(self) -> ssl.SSLContext:
-        """Trusts the cluster's CA and nothing else, and shows our certificate."""
+        """A context that trusts the cluster's CA alone, and presents the client's certificate."""
         try:
             return self._tls()
         except (OSError, ValueError) as error:  # an `SSLError` is an `OSError`
@@ -49,7 +49,7 @@ class ApiAccess(msgspec.Struct, frozen=True):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            # OpenSSL takes them from a file only; it is ours alone, and gone at once.
+            # OpenSSL reads them from a file only; it is private to this user, and deleted at once.
             with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
                 file.write(self.certificate)
                 file.flush()
@@ -87,7 +87,7 @@ def read(path: Path, context: str = "") -> ApiAccess:
 
 
 def _server(url: str) -> str:
-    """The address of an API server; raises `ValueError` for one that is none."""
+    """The address of an API server; raises `ValueError` if the URL is not valid."""
     found = urlsplit(url)
     if found.scheme not in {"https", "http"} or not found.hostname or not url.isprintable() or " " in url:
         raise ValueError(f"the server {url[:100]!r} is no address like https://host:6443")
@@ -106,7 +106,7 @@ def _read(path: Path) -> str:
 
 
 def _from_plugin(plugin: Any, home: Path) -> dict[str, Any]:
-    """What a credential plugin (client.authentication.k8s.io) answers, as a user of a kubeconfig."""
+    """Run a credential plugin (client.authentication.k8s.io); returns its credentials as a user of a kubeconfig."""
     program = plugin["command"]
     argv = [str(home / program) if "/" in program else program, *(plugin.get("args") or [])]
     spec = {"apiVersion": plugin["apiVersion"], "kind": "ExecCredential", "spec": {"interactive": False}}

@@ -1,4 +1,4 @@
-"""Objects of Kubernetes in YAML files that people name."""
+"""Reads Kubernetes objects from YAML files that users name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ObjectId(NamedTuple):
 
     kind: str
     namespace: str
-    """Empty: it is in none."""
+    """Empty if it is in none."""
     name: str
 
 
@@ -33,14 +33,14 @@ _MAPS = ("labels", "annotations")
 
 
 def _none(_document: object) -> None:
-    """Knows no document but Kubernetes objects."""
+    """Convert no document: only Kubernetes objects are accepted."""
 
 
 def read_manifests(path: Path, *, foreign: Callable[[object], Manifest | None] = _none) -> list[Manifest]:
     """Every object of a YAML file (or of the files of a folder, by name), in order; a List is its items.
 
     `foreign` may turn a document that is no Kubernetes object into one. Raises `BadInputError` that names the file,
-    the line and what is wrong.
+    the line and the mistake.
     """
     try:
         files = sorted(file for file in path.glob("*.y*ml") if not file.is_dir()) if path.is_dir() else None

@@ -1,8 +1,8 @@
-"""Whether a manifest has the types that its kind has, before anything reads it as that kind.
+"""Checks that a manifest has the types of its kind, before it is read as that kind.
 
-An API server refuses an object whose `spec.ports` is a number. What reads manifests without one (`compile`, `check`,
-`plan`, `migrate`) relies on that, so it is looked at here, with the shapes of Kubernetes and the schemas of our own
-definitions. Only types: what is missing or makes no sense is for the readers to say.
+An API server refuses an object whose `spec.ports` is a number. Verbs that read manifests without one (`compile`,
+`check`, `plan`, `migrate`) rely on that, so types are checked here, with the shapes of Kubernetes and the schemas of
+our own definitions. Missing or contradictory values are reported by the readers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.errors import BadInputError
 
 _CRDS = Path(__file__).parents[2] / "deploy" / "crds"
 _LIKE = {"DaemonSet": "Deployment"}
-"""Kinds that the shapes lack, and which of them have the same fields as far as they are read."""
+"""Kinds that the shapes lack, each with a kind that has the same fields, as far as they are read."""
 _WORDS = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number"}
 
 
@@ -25,7 +25,7 @@ def shaped(manifests: list[Manifest], *, custom: bool = False) -> list[Manifest]
     """The same objects without fields that are null, which stand for fields that are not there.
 
     With `custom` also those of kinds that a CustomResourceDefinition of ours defines. Raises `BadInputError` for the
-    first object whose types are others than its kind's.
+    first object with a type that differs from its kind's.
     """
     for manifest in manifests:
         schema = _builtin(manifest) or (_custom(manifest) if custom else None)
@@ -39,7 +39,7 @@ def shaped(manifests: list[Manifest], *, custom: bool = False) -> list[Manifest]
 
 
 def misfit(schema: Schema, value: Any, path: str = "") -> str:
-    """The first field whose type is another than the schema says; empty: all fit."""
+    """The first field whose type differs from the schema's; empty if all fit."""
     wanted = str(schema.get("type", ""))
     if wanted and not _is(value, wanted):
         return f"{path or 'it'} must be {_WORDS.get(wanted, 'true or false')}, not {_kind(value)}"
@@ -72,7 +72,7 @@ def _kind(value: Any) -> str:
 
 
 def _drop_nulls(value: Any) -> None:
-    """At every depth; a null in a list stays, and has the wrong type there."""
+    """Drop null fields at every depth; a null in a list stays, and is reported as a wrong type."""
     below: list[Any] = []
     if isinstance(value, dict):
         for key in [key for key, one in value.items() if one is None]:
@@ -85,7 +85,7 @@ def _drop_nulls(value: Any) -> None:
 
 
 def _builtin(manifest: Manifest) -> Schema | None:
-    """By the name of the kind: Kubernetes' own do not differ between versions in what is read."""
+    """The schema of a kind by its name: Kubernetes' own do not differ between versions in the fields that are read."""
     group, kind = str(manifest.get("apiVersion", "")).rpartition("/")[0], str(manifest["kind"])
     theirs = "." not in group or group.endswith(".k8s.io")
     return shapes().get(_LIKE.get(kind, kind)) if theirs else None

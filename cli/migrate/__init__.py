@@ -1,1 +1,1 @@
-"""From Open Service Mesh to Meshlog: `inventory` reads what a cluster (or files) holds, `advice` says what it means."""
+"""Migration from Open Service Mesh: `inventory` reads the objects of a cluster (or files), `advice` judges them."""

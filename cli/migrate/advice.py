@@ -1,8 +1,8 @@
-"""What becomes of each object of an Open Service Mesh installation: carries over, differs, is missing, or must go.
+"""Advice on each object of an Open Service Mesh installation: carries over, differs, is missing, or must go.
 
-Pure: objects in, advice out. What is in force here is `shared.policy.support_matrix`'s to say; what Open Service Mesh
-does with an object that it half understands (a rule without matches, a target in the wrong namespace) is said by the
-modules beside this one, because those are the places where a migration changes who may call whom.
+Pure: objects in, advice out. `shared.policy.support_matrix` lists what Meshlog supports. The modules beside this one
+model how Open Service Mesh treats an object that it half understands (a rule without matches, a target in the wrong
+namespace), because there a migration changes which calls are allowed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _RULES: Mapping[str, Callable[[Manifest, MigrationContext], MigrationFindings]] 
 
 
 def advise(objects: Sequence[Manifest], mesh_name: str, *, complete: bool = True) -> list[Advice]:
-    """Advice on every object that a mesh gives a meaning to, in the order of `VERDICTS`, then by name.
+    """Advice on every object that a mesh reads, in the order of `VERDICTS`, then by name.
 
     `mesh_name` is the mesh to move to: its members have moved already. `complete`: whether these are all objects of a
-    cluster, so that a namespace which is not among them is not there.
+    cluster, so that a namespace which is not among them does not exist.
     """
     scene = MigrationContext(objects, complete=complete)
     found = [advice for one in objects if not _has_moved(one, mesh_name) for advice in _of(one, scene)]

@@ -1,4 +1,4 @@
-"""What becomes of the values of Open Service Mesh's chart. Pure."""
+"""Advice on the values of Open Service Mesh's chart. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cli.migrate.context import MigrationContext, MigrationFinding, MigrationFin
 from cli.migrate.mesh_config import fields
 
 HELM_VALUES = "HelmValues"
-"""Kind that values of the chart are given, so that they have a place among objects."""
+"""Kind that stands for the chart's values, so that they can be handled as an object."""
 _CHART = ("osm", "OpenServiceMesh")
 """Top-level key of the values: since 1.0, and before."""
 _FIELDS: Mapping[str, str] = {
@@ -35,7 +35,7 @@ _FIELDS: Mapping[str, str] = {
     "certificateProvider.serviceCertValidityDuration": "certificate.serviceCertValidityDuration",
     "certificateProvider.certKeyBitSize": "certificate.certKeyBitSize",
 }
-"""Values that only fill in the MeshConfig of a new installation."""
+"""Values that only set fields of a new installation's MeshConfig."""
 _OPTIONS = {
     "meshName": "--mesh-name {}",
     "osmNamespace": "--osm-namespace {}",
@@ -67,7 +67,7 @@ def helm_values(document: object) -> Manifest | None:
 
 
 def values(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
-    """The values of an installation: those of its MeshConfig, options of the installation, and parts of its own."""
+    """The values of an installation: its MeshConfig, its options, and Open Service Mesh's own parts."""
     chart: Mapping[str, Any] = one["spec"]
     spec: dict[str, Any] = {}
     for name, value in _leaves(chart):
@@ -82,7 +82,7 @@ def values(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
 
 
 def _field(name: str) -> str:
-    """The field of the MeshConfig that a value fills in; empty: none."""
+    """The field of the MeshConfig that a value sets; empty if there is none."""
     for value, field in _FIELDS.items():
         if name == value or name.startswith(f"{value}."):
             return field + name.removeprefix(value)

@@ -1,4 +1,4 @@
-"""What surrounds an object that moves: which namespaces are members, which Services and pods are there. Pure."""
+"""The surroundings of an object to migrate: member namespaces, Services and pods. Pure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ VERDICTS: tuple[MigrationVerdict, ...] = ("to do", "not yet", "differs", "carrie
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """One object and what to know about it."""
+    """The advice on one object."""
 
     object: str
     """`TrafficTarget bookstore/buy`."""
     verdict: MigrationVerdict
     finding: str
     action: str = ""
-    """What to do; empty: nothing."""
+    """What to do; empty if nothing."""
 
 
 class MigrationFinding(NamedTuple):
-    """What one rule says of one object."""
+    """The conclusion of one rule on one object."""
 
     verdict: MigrationVerdict
     text: str
@@ -42,7 +42,7 @@ MigrationFindings = Iterator[MigrationFinding]
 
 
 class ComparedPort(NamedTuple):
-    """One TCP port of a Service, as the two meshes take it."""
+    """One TCP port of a Service, with its protocol in each of the two meshes."""
 
     service: str
     number: int
@@ -53,13 +53,13 @@ class ComparedPort(NamedTuple):
 
 
 class MigrationContext:
-    """All objects that are known, indexed."""
+    """All known objects, indexed."""
 
     def __init__(self, objects: Sequence[Manifest], *, complete: bool) -> None:
         """`complete`: whether these are all objects of a cluster.
 
-        Of files it is not known what else there is: a namespace that no file describes is taken for a member, since
-        a person who asks about its policies means them to have an effect.
+        Files may be incomplete: a namespace that no file describes is taken for a member, since a user who migrates
+        its policies means them to have an effect.
         """
         self.complete = complete
         namespaces = [one for one in objects if one["kind"] == "Namespace"]
@@ -78,7 +78,7 @@ class MigrationContext:
         return namespace in self._members or (not self.complete and namespace not in self._known)
 
     def ports_of_account(self, namespace: str, account: str) -> list[ComparedPort] | None:
-        """Ports of the Services that lead to pods of an account; None if it is not known which do."""
+        """Ports of the Services that select pods of an account; None if they are not known."""
         services = self._services.get(namespace, [])
         if not self.complete and not services:
             return None
@@ -86,7 +86,7 @@ class MigrationContext:
         found: list[ComparedPort] = []
         for service in services:
             selector: Mapping[str, str] = (service.get("spec") or {}).get("selector") or {}
-            # Files name Deployments rather than pods: then any Service of the namespace may be the one.
+            # Files have Deployments rather than pods: then any Service of the namespace may select them.
             if (not pods and not self.complete) or any(selector.items() <= pod.items() for pod in pods):
                 found += ports_of(service)
         return found
@@ -98,12 +98,12 @@ def ports_of(service: Manifest) -> list[ComparedPort]:
     for port in (service.get("spec") or {}).get("ports") or []:
         if port.get("protocol", "TCP") != "TCP" or "port" not in port:
             continue
-        said = str(port.get("appProtocol") or "")
+        app_protocol = str(port.get("appProtocol") or "")
         named = str(port.get("name") or "")
-        here = protocol_of(ServicePort(port=port["port"], name=named, app_protocol=said))
+        here = protocol_of(ServicePort(port=port["port"], name=named, app_protocol=app_protocol))
         name = service["metadata"]["name"]
         found.append(
-            ComparedPort(name, port["port"], port.get("targetPort") or port["port"], here, _there(said, named))
+            ComparedPort(name, port["port"], port.get("targetPort") or port["port"], here, _there(app_protocol, named))
         )
     return found
 
@@ -131,5 +131,5 @@ def annotations_of(one: Manifest) -> Mapping[str, str]:
 
 
 def namespace_of(one: Manifest) -> str:
-    """The namespace of an object; `default` where none is written, as `kubectl apply` has it."""
+    """The namespace of an object; `default` if it has none, as for `kubectl apply`."""
     return str(one["metadata"].get("namespace") or "default")

@@ -1,4 +1,4 @@
-"""Everything in a cluster that Open Service Mesh or SMI gave a meaning to, as plain objects."""
+"""Lists the objects of a cluster that Open Service Mesh or SMI reads, as plain objects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def read(api: Api) -> list[Manifest]:
 
 
 async def custom(api: Api, group: str, plurals: Sequence[str]) -> list[Manifest]:
-    """The objects of some resources of a group, whichever version of it the cluster serves; none if it has none."""
+    """The objects of some resources of a group, in any version that the cluster serves; empty if it serves none."""
     status, served = await api.request("GET", f"/apis/{group}")
     if status != 200:
         return []
@@ -64,7 +64,7 @@ async def listed(api: Api, root: str, plural: str) -> list[Manifest]:
     while True:
         listing: dict[str, Any] = await api.get(f"{root}/{plural}", params=params)
         kind = listing["kind"].removesuffix("List")
-        # Items of a list do not say what they are.
+        # Items of a list have no kind of their own.
         found += [{"apiVersion": listing["apiVersion"], "kind": kind, **one} for one in listing["items"]]
         token = listing["metadata"].get("continue")
         if not token:

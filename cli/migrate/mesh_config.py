@@ -1,4 +1,4 @@
-"""What becomes of a MeshConfig, of a rendered chart's presets, and of kinds that one table answers. Pure."""
+"""Advice on a MeshConfig, on a rendered chart's presets, and on kinds that the support matrix covers. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRESETS = {
     "preset-mesh-config": ("preset-mesh-config.json", "MeshConfig"),
     "preset-mesh-root-certificate": ("preset-mesh-root-certificate.json", "MeshRootCertificate"),
 }
-"""ConfigMaps of a rendered chart: where each keeps which object's specification."""
+"""ConfigMaps of a rendered chart, with the key and the object whose specification it holds."""
 
 
 def mesh_config(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
@@ -50,9 +50,9 @@ def by_table(one: Manifest) -> MigrationFindings:
 def fields(spec: Mapping[str, Any]) -> MigrationFindings:
     """The specification of a MeshConfig, field by field."""
     unfit = [*_images(spec)]
-    # What is said of an image replaces what the table says of the same field.
-    said = {path for path, _ in unfit}
-    found = [one for one in _from_table("MeshConfig", spec) if not one.text.startswith(tuple(said) or ("\0",))]
+    # A finding on an image replaces the support matrix's finding on the same field.
+    image_paths = {path for path, _ in unfit}
+    found = [one for one in _from_table("MeshConfig", spec) if not one.text.startswith(tuple(image_paths) or ("\0",))]
     found += [one for _, one in unfit]
     found += [
         MigrationFinding("to do", f"is refused here: {sentence}", "mend it before the move")

@@ -1,4 +1,4 @@
-"""Where the same SMI object lets other calls through here than under Open Service Mesh. Pure."""
+"""Advice on SMI objects that allow other calls here than under Open Service Mesh. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAME = MigrationFinding("carries over", "means the same here")
 
 
 def traffic_target(one: Manifest, scene: MigrationContext) -> MigrationFindings:
-    """A TrafficTarget: whether it has an effect, and which calls it lets through."""
+    """A TrafficTarget: whether it has an effect, and which calls it allows."""
     spec: Mapping[str, Any] = one.get("spec") or one
     namespace = namespace_of(one)
     destination: Mapping[str, str] = spec.get("destination") or {}
@@ -47,7 +47,7 @@ def _rules_without_matches(rules: list[Mapping[str, Any]]) -> MigrationFindings:
 def _bytes_only(
     rules: list[Mapping[str, Any]], scene: MigrationContext, namespace: str, account: str
 ) -> MigrationFindings:
-    """Rules on connections alone: here they open ports that speak HTTP as well."""
+    """Rules on connections alone: here they allow HTTP ports as well."""
     if not rules or any(rule.get("kind") != "TCPRoute" for rule in rules):
         return
     ports = scene.ports_of_account(namespace, account)
@@ -77,13 +77,13 @@ def route_group(one: Manifest, scene: MigrationContext) -> MigrationFindings:
     found: list[MigrationFinding] = []
     for match in matches:
         pattern = str(match.get("pathRegex") or "")
-        said = _wider(pattern) if pattern else ""
-        if said:
+        wider = _wider(pattern) if pattern else ""
+        if wider:
             found.append(
                 MigrationFinding(
                     "differs",
                     f"{match.get('name', '')}: Open Service Mesh wants the whole path to match {pattern}, here (as SMI "
-                    f"says) the path need only begin so: {said}",
+                    f"says) the path need only begin so: {wider}",
                     f"write (?:{pattern})$ before the move: Open Service Mesh takes that the same way",
                 )
             )
@@ -91,7 +91,7 @@ def route_group(one: Manifest, scene: MigrationContext) -> MigrationFindings:
 
 
 def _wider(pattern: str) -> str:
-    """Which paths a pattern would match here and not there, in words; empty: none."""
+    """Which paths a pattern would match here and not there, in words; empty if none."""
     try:
         check(pattern, "pathRegex")
     except PolicyError as error:

@@ -1,4 +1,4 @@
-"""What becomes of namespaces, pods, Services, and of the parts of Open Service Mesh itself. Pure."""
+"""Advice on namespaces, pods, Services, and the parts of Open Service Mesh itself. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _METRICS_PORT = "15010"
 _OSM_PARTS = frozenset({"osm-controller", "osm-injector", "osm-bootstrap"})
 _ADD_ON_IMAGES = re.compile(r"(^|[./])mcr\.microsoft\.com/")
 ADD_ON_ENDS = "2027-09-30"
-"""Until when AKS runs the add-on."""
+"""The last day on which AKS runs the add-on."""
 NO_SERIES = "sidecars here serve no metrics at port 15010 yet"
 
 
@@ -90,7 +90,7 @@ def deployment(one: Manifest, scene: MigrationContext) -> MigrationFindings:
     """A Deployment: a workload, or a part of Open Service Mesh."""
     name = one["metadata"]["name"]
     if name not in _OSM_PARTS:
-        if not scene.complete:  # else its pods are there too, and say the same
+        if not scene.complete:  # else its pods are listed too, with the same advice
             yield from workload(one, scene)
         return
     containers: list[Mapping[str, Any]] = (_template(one).get("spec") or {}).get("containers") or [{}]
@@ -107,7 +107,7 @@ def deployment(one: Manifest, scene: MigrationContext) -> MigrationFindings:
 
 
 def webhook(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
-    """A webhook configuration of Open Service Mesh, whatever its mesh is called."""
+    """A webhook configuration of Open Service Mesh, whatever the name of its mesh."""
     name = one["metadata"]["name"]
     if name.startswith(("osm-webhook-", "osm-validator-", "aks-osm-")):
         yield MigrationFinding(
@@ -118,7 +118,7 @@ def webhook(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
 
 
 def service(one: Manifest, scene: MigrationContext) -> MigrationFindings:
-    """A Service: ports that the two meshes take for different protocols."""
+    """A Service: ports to which the two meshes assign different protocols."""
     if not scene.is_member(namespace_of(one)):
         return
     for port in (one.get("spec") or {}).get("ports") or []:

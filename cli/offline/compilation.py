@@ -1,4 +1,4 @@
-"""A folder of manifests, compiled: what `meshlog compile` and `meshlog check` both start from."""
+"""Compiles a folder of manifests, for `meshlog compile` and `meshlog check`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from shared.records.snapshot import Proxy, Snapshot
 from shared.service.settings import CommonSettings, load
 
 _BUDGETS = "MESHLOG_BUDGETS"
-"""The variable by which services are told their budgets: the answer is theirs."""
+"""The environment variable of the services' budgets, so that results equal theirs."""
 
 
 class CompiledFiles(msgspec.Struct, frozen=True):
-    """The manifests as a cluster, and what its proxies would be told."""
+    """The manifests as a simulated cluster, and the configuration that its proxies would receive."""
 
     events: list[Event]
     snapshot: Snapshot
     directory: Directory
     settings: MeshSettings
     doubts: list[str]
-    """What of the manifests is taken and may not do what is meant."""
+    """Warnings on accepted manifests that may not have the intended effect."""
 
     def proxy(self, text: str) -> Proxy:
         """The proxy of `NS/POD` (or `NS/WORKLOAD`). Raises `BadInputError` if there is none."""
@@ -51,13 +51,13 @@ class CompiledFiles(msgspec.Struct, frozen=True):
 
 
 def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -> CompiledFiles:
-    """Compile the manifests of files and folders. Raises `BadInputError` for what cannot be read."""
+    """Compile the manifests of files and folders. Raises `BadInputError` for a file that cannot be read."""
     manifests: list[Manifest] = shaped([one for path in paths for one in read_manifests(path)])
     configs = [one for one in manifests if one["kind"] == "MeshConfig" and one["metadata"]["name"] == MESH_CONFIG]
-    # The mesh is where its MeshConfig is.
+    # The mesh's namespace is that of its MeshConfig.
     namespace = (configs[0]["metadata"].get("namespace") if configs else "") or MESH_NAMESPACE
     events = cluster_of(manifests, mesh_name=mesh_name, mesh_namespace=namespace)
-    told = load(
+    common = load(
         CommonSettings, [], {_BUDGETS: os.environ[_BUDGETS]} if _BUDGETS in os.environ else {}, command="meshlog"
     )
     settings = MeshSettings(
@@ -65,7 +65,7 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
         mesh_name=mesh_name,
         namespace=namespace,
         trust_domain=trust_domain,
-        budgets=budgets_of(told.budgets),
+        budgets=budgets_of(common.budgets),
     )
     return CompiledFiles(
         events=events,
@@ -77,7 +77,7 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
 
 
 def admission_warnings(manifests: Iterable[Manifest], namespace: str) -> Iterator[str]:
-    """What admission would warn of; `namespace` is the mesh's own."""
+    """The warnings of admission; `namespace` is the mesh's own."""
     for one in manifests:
         kind, spec = one["kind"], one.get("spec")
         if kind not in support_matrix.KINDS or not isinstance(spec, dict):

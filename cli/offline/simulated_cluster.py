@@ -1,8 +1,8 @@
-"""A cluster as it would be: what its controllers, its scheduler and the injector would make of some manifests.
+"""Simulates a cluster: the objects that controllers, scheduler and injector would make of some manifests.
 
-Pods and EndpointSlices that are among the manifests are taken as they are; for workloads and Services without them
-they are made up: every replica runs and is ready, addresses are given out in order. The same manifests give the same
-cluster, whatever order they come in.
+Pods and EndpointSlices among the manifests are used unchanged. For workloads and Services without them they are
+generated: every replica runs and is ready, addresses are assigned in order. The same manifests give the same cluster in
+any order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 _CLUSTER_SCOPED = frozenset({"Namespace"})
 _SERVICE_NAME = "kubernetes.io/service-name"
 MAX_REPLICAS = 100
-"""Pods that are made for one workload; more of the same change no configuration but endpoints."""
+"""Maximum number of pods generated for one workload; more of them change no configuration but endpoints."""
 
 
 def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace: str) -> list[Event]:
@@ -70,7 +70,7 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
 
 
 def as_they_are(objects: Sequence[Manifest]) -> list[Event]:
-    """The events of objects of a running cluster, in a fixed order: nothing is made up."""
+    """The events of objects of a running cluster, in a fixed order; nothing is generated."""
     known = (copy.deepcopy(item) for item in objects if item["kind"] in KINDS)
     return [_event(item) for item in sorted(map(_named, known), key=id_of)]
 
@@ -108,7 +108,7 @@ def _labels(item: Manifest) -> dict[str, str]:
 
 
 def _replicas(workload: Manifest, pods: Sequence[Manifest]) -> list[Manifest]:
-    """The pods of a workload; none if its pods are among the manifests."""
+    """The generated pods of a workload; empty if its pods are among the manifests."""
     spec, meta = _spec(workload), workload["metadata"]
     wanted = (spec.get("selector") or {}).get("matchLabels") or {}
     owned = [pod for pod in pods if pod["metadata"]["namespace"] == meta["namespace"]]

@@ -1,7 +1,7 @@
-"""What a proxy is served, as one static configuration: what `envoy --mode validate` reads.
+"""Writes a proxy's configuration as one static bootstrap, for `envoy --mode validate`.
 
-Whatever is fetched in a mesh stands in the file instead: endpoints inside clusters, routes inside connection managers,
-and a certificate of its own in place of the secrets, which only the edge has.
+Resources that are fetched in a mesh are inlined: endpoints in clusters, routes in connection managers, and a generated
+certificate in place of the secrets, which only the edge has.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TlsMaterial:
 
 
 def stand_in(trust_domain: str) -> TlsMaterial:
-    """A key and certificate that nobody trusts: the real ones never leave the edge."""
+    """A generated key and certificate that no peer trusts; the real ones never leave the edge."""
     key = ec.generate_private_key(ec.SECP256R1())
     nameless = x509.Name([])
     now = dt.datetime.now(dt.UTC)
@@ -91,7 +91,7 @@ def _chain(chain: FilterChain, routes: dict[str, RouteConfiguration], material: 
 
 
 def bootstrap(snapshot: Snapshot, workload_class: str, material: TlsMaterial) -> Bootstrap:
-    """Everything that a class is served, in one static configuration."""
+    """All resources of a class, in one static configuration."""
     view = snapshot.views[workload_class]
 
     def bodies(type_url: str) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What proxies are told, for eyes and for other programs: as text, YAML or JSON."""
+"""Prints the configuration of proxies for people and programs: as text, YAML or JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def as_objects(snapshot: Snapshot, workload_class: str) -> dict[str, dict[str, Any]]:
-    """Everything that a class is told: kind → name → message."""
+    """All resources of a class: kind → name → message."""
     found: dict[str, dict[str, Any]] = {}
     for type_url, (kind, message) in _KINDS.items():
         held = snapshot.views[workload_class].get(type_url, {})
@@ -38,7 +38,7 @@ def as_objects(snapshot: Snapshot, workload_class: str) -> dict[str, dict[str, A
 
 
 def document(snapshot: Snapshot, proxies: list[Proxy]) -> dict[str, Any]:
-    """These proxies and what each class of them is told."""
+    """These proxies, and the configuration of each of their classes."""
     classes = sorted({proxy.workload_class for proxy in proxies})
     return {
         "proxies": {f"{proxy.namespace}/{proxy.pod}": proxy.workload_class for proxy in proxies},
@@ -48,7 +48,7 @@ def document(snapshot: Snapshot, proxies: list[Proxy]) -> dict[str, Any]:
 
 
 def summary(snapshot: Snapshot, proxies: list[Proxy]) -> Iterator[str]:
-    """A few lines: how much there is, for whom, and what was left out."""
+    """A summary: the number of resources, the proxies that receive them, and the objects that were left out."""
     count = Counter(_KINDS[type_url][0] for type_url, _, _ in snapshot.resources)
     size = sum(len(resource.body) for resource in snapshot.resources.values())
     parts = ", ".join(f"{number} {kind}" for kind, number in sorted(count.items()))
@@ -56,7 +56,7 @@ def summary(snapshot: Snapshot, proxies: list[Proxy]) -> Iterator[str]:
     for name in sorted({proxy.workload_class for proxy in proxies}):
         pods = sorted(proxy.pod for proxy in proxies if proxy.workload_class == name)
         calls = sorted(snapshot.views[name].get(RDS, {})) + sorted(snapshot.views[name].get(CDS, {}))
-        # A headless service has no cluster `outbound|` of its own: its callers reach the pod that they address.
+        # A headless service has no cluster `outbound|` of its own: callers address its pods.
         reached = [call.split("|", 1) for call in calls]
         callable_ = sorted({rest[0] for kind, *rest in reached if kind in {"outbound", "direct"} and rest})
         shown = ", ".join([*pods[:3], *(["..."] if len(pods) > 3 else [])])

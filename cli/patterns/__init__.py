@@ -1,1 +1,1 @@
-"""Regular expressions of policy as languages: an example of one, and what one matches and another does not."""
+"""Analyses regular expressions of policy: an example of one, and a text that one matches and another does not."""

@@ -1,7 +1,7 @@
-"""Expressions as automata: decides whether one expression matches a text that another does not, and finds it.
+"""Decides with automata whether one expression matches a text that another does not, and finds it.
 
-Thompson's construction, then sets of states that are explored breadth first, so that what is found is shortest. All
-bounds are in states: what is beyond them is answered with `UnjudgedError`, never with a guess.
+Thompson's construction, then a breadth-first search over sets of states, so that the text found is shortest. All bounds
+are numbers of states: a question beyond them raises `UnjudgedError`, and is never answered by a guess.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from cli.patterns.syntax import ALPHABET, Anchor, Chars, Choice, Concatenation, 
 _MOST_STATES = 20_000
 """States of one automaton; an expression that RE2 takes within the limits of policy has a few thousand."""
 _MOST_EXPLORED = 20_000
-"""Sets of states that one question may explore."""
+"""Maximum number of sets of states that one question may explore."""
 _READABLE = "x/-abcdefghijklmnopqrstuvwyz0123456789._~ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""Characters in the order in which an example prefers them."""
+"""Characters in order of preference for examples."""
 _NOTHING = "[^\\x20-\\x7e]"
 """An expression that matches no text of the alphabet."""
 
@@ -30,14 +30,14 @@ class Automaton:
         """Raises `UnjudgedError` for an expression that is not judged here."""
         self._moves: list[list[tuple[frozenset[str], int]]] = []
         self._free: list[list[tuple[Anchor | None, int]]] = []
-        """Moves that take no character; some only at an edge of the text."""
+        """Transitions without a character; those with an anchor apply only at an edge of the text."""
         begin = self._state()
         self._final = self._add(parse(pattern), begin)
         self.start = self._closure([begin], at_begin=True, at_end=False)
         self._begin = begin
 
     def sets(self) -> set[frozenset[str]]:
-        """The sets of characters that moves distinguish."""
+        """The sets of characters that transitions distinguish."""
         return {allowed for moves in self._moves for allowed, _ in moves}
 
     def step(self, states: States, char: str) -> States:
@@ -46,7 +46,7 @@ class Automaton:
         return self._closure(reached, at_begin=False, at_end=False)
 
     def accepts(self, states: States, *, empty: bool = False) -> bool:
-        """Whether the text may end here; `empty`: no character was read."""
+        """Whether the text may end here; `empty`: whether no character was read."""
         return self._final in self._closure(states, at_begin=empty, at_end=True)
 
     def _state(self) -> int:
@@ -60,7 +60,7 @@ class Automaton:
         self._free[source].append((edge, target))
 
     def _add(self, node: Node, source: int) -> int:
-        """Build a part from `source` on; returns where it ends."""
+        """Build the states of a node from `source` on; returns the last state."""
         match node:
             case Chars(allowed=allowed):
                 target = self._state()
@@ -122,7 +122,7 @@ def matched_beyond(wider: str, narrower: str, *, begins: str = "") -> str | None
     alphabet = _representatives(one.sets() | other.sets(), begins)
     first = (one.start, other.start)
     reached: dict[tuple[States, States], tuple[tuple[States, States], str] | None] = {first: None}
-    # A set of states says nothing of how much was read: the beginning is walked apart.
+    # A set of states does not hold the number of characters read: the prefix `begins` is counted apart.
     waiting = deque([(first, 0)])
     while waiting:
         pair, length = waiting.popleft()
@@ -140,7 +140,7 @@ def matched_beyond(wider: str, narrower: str, *, begins: str = "") -> str | None
 
 
 def example(pattern: str, *, begins: str = "") -> str | None:
-    """A text that an expression matches as a whole, as a person would write it; None if this module finds none.
+    """A text that an expression matches as a whole, as a user would write it; None if this module finds none.
 
     `begins`: what it has to begin with. Alternatives: the first. Repetitions: as few as possible. A lone `.` is taken
     for a full stop.
@@ -176,7 +176,7 @@ def _written(node: Node) -> str:
         case Choice(parts=parts):
             return _written(parts[0])
         case Repeat(part=part, least=least):
-            # `.` that is repeated stands for anything.
+            # A repeated `.` stands for any text.
             anything = isinstance(part, Chars) and part.dot
             return ("x" if anything else _written(part)) * least if least else ""
 

@@ -1,6 +1,6 @@
-"""RE2's syntax, read into a tree (github.com/google/re2, "Syntax").
+"""Parses RE2's syntax into a tree (github.com/google/re2, "Syntax").
 
-Paths and header values are judged over printable ASCII: what a set says beyond it is dropped. Line breaks cannot
+Paths and header values are judged over printable ASCII: other characters of a set are dropped. Line breaks cannot
 occur, so the flags `m` and `s` change nothing; greediness changes no language, so the flag `U` does not either.
 Python's `re` reads another syntax, and its parser is private.
 """
@@ -36,7 +36,7 @@ _POSIX = {
 
 
 class UnjudgedError(Exception):
-    """The expression uses what this package does not judge (word boundaries), or is too large for it."""
+    """The expression uses syntax that this package does not judge (word boundaries), or is too large for it."""
 
 
 class Chars(NamedTuple):
@@ -54,31 +54,31 @@ class Anchor(NamedTuple):
 
 
 class Concatenation(NamedTuple):
-    """One after the other."""
+    """Parts one after the other."""
 
     parts: tuple[Node, ...]
 
 
 class Choice(NamedTuple):
-    """One of these."""
+    """One of several parts."""
 
     parts: tuple[Node, ...]
 
 
 class Repeat(NamedTuple):
-    """The same, again and again."""
+    """A part repeated."""
 
     part: Node
     least: int
     most: int | None
-    """None: no limit."""
+    """None if there is no limit."""
 
 
 Node = Chars | Anchor | Concatenation | Choice | Repeat
 
 
 def parse(pattern: str) -> Node:
-    """Read an expression that RE2 accepts. Raises `UnjudgedError` for what is not judged here, or is no expression."""
+    """Read an expression that RE2 accepts. Raises `UnjudgedError` for unsupported or invalid syntax."""
     reader = _PatternReader(pattern)
     try:
         found = reader.choice(folds=False)

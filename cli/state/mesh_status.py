@@ -1,4 +1,4 @@
-"""How things stand now, from the log alone: proxies, certificates, streams, what is left out, whether it is pinned."""
+"""The present state of a mesh, from the log alone: proxies, certificates, streams, left-out objects, the pin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.records.proxy_status import ProxyStatus, state_of
 from shared.records.snapshot import Snapshot
 
 _CERTIFICATES_READ = 5000
-"""Newest records of the audit trail that are looked at."""
+"""Number of newest records of the audit trail that are read."""
 
 
 class ProxyState(msgspec.Struct, frozen=True):
@@ -32,12 +32,12 @@ class ProxyState(msgspec.Struct, frozen=True):
     state: str
     """`in sync`, `behind`, `refusing`, `gone` or `never connected`."""
     reason: str
-    """Of what is not in sync."""
+    """Why it is not in sync."""
     acknowledged: int
     edge: str
     workload_class: str
     certificate_until: int = 0
-    """When the certificate that it acknowledged ends, seconds since 1970; 0: it has none."""
+    """When the certificate that it acknowledged ends, seconds since 1970; 0 if it has none."""
 
 
 class CertificateState(msgspec.Struct, frozen=True):
@@ -45,10 +45,10 @@ class CertificateState(msgspec.Struct, frozen=True):
 
     valid: int
     soonest: int
-    """When the first of them ends, seconds since 1970; 0: there is none."""
+    """When the first of them ends, seconds since 1970; 0 if there is none."""
     soonest_of: str
     refused: int
-    """Refusals in the part of the audit trail that was looked at."""
+    """Refusals in the part of the audit trail that was read."""
 
 
 class StreamBounds(msgspec.Struct, frozen=True):
@@ -68,11 +68,11 @@ class LeftOut(NamedTuple):
 
 
 class MeshStatus(msgspec.Struct, frozen=True):
-    """All of it."""
+    """The state of a mesh."""
 
     version: int
     published: int
-    """When, nanoseconds since 1970."""
+    """When the version was published, nanoseconds since 1970."""
     build: str
     events: int
     """Sequence of the newest event: those after `version` changed no configuration, or are being compiled."""
@@ -81,19 +81,19 @@ class MeshStatus(msgspec.Struct, frozen=True):
     certificates: CertificateState
     streams: list[StreamBounds]
     rebuilt_from: int
-    """The oldest version that can be rebuilt; 0: none."""
+    """The oldest version that can be rebuilt; 0 if there is none."""
     objects_from: int
-    """From this sequence on it is known which objects there were; behind the newest event: the log has forgotten."""
+    """First sequence from which all objects are known; above the newest event if the log no longer has them."""
     pinned: str
-    """What the pin says; empty: the mesh is not pinned."""
+    """The pin in words; empty if the mesh is not pinned."""
     mesh_config: bool
-    """Whether there is a MeshConfig; without it the defaults are in force."""
+    """Whether there is a MeshConfig; without one the defaults are in force."""
     foreign: list[tuple[str, int, str]]
-    """Stream, how many foreign records were met in it, and what the newest of them is."""
+    """Stream, the number of foreign records read from it, and a description of the newest."""
 
 
 async def mesh_status(source: LogSource, tracker: Tracker) -> MeshStatus:
-    """Look at everything, with a tracker that has just seen it all (`tracked`)."""
+    """Read the state, with a tracker that has just been built (`tracked`)."""
     last = await source.snapshots.last(source.streams.snapshot_subject)
     streams: list[StreamBounds] = []
     for noun in NOUNS:
@@ -124,7 +124,7 @@ async def _has_mesh_config(source: LogSource) -> bool:
 
 
 def proxy_states(tracker: Tracker) -> list[ProxyState]:
-    """Every proxy of the newest version, and how it stands."""
+    """The state of every proxy of the newest version."""
     snapshot: Snapshot = tracker.snapshot
     waiting = set(tracker.rollout(after=0, until=snapshot.version).waiting)
     found: list[ProxyState] = []
@@ -169,7 +169,7 @@ def _ago(moment: int) -> str:
 
 
 async def pinned(source: LogSource) -> str:
-    """What the pin in force says; empty if there is none."""
+    """The pin in force in words; empty if there is none."""
     record = await source.events.last(source.streams.event_subject(source.about.cluster, PIN_KIND, "", PIN_NAME))
     found = logged_event_in(record) if record is not None else None
     if found is None or found.event.operation != APPLIED or found.event.object is None:
@@ -208,5 +208,5 @@ async def _certificates(source: LogSource, tracker: Tracker) -> CertificateState
 
 
 def _lives(pod: str, source: LogSource, tracker: Tracker) -> bool:
-    """Whether a certificate's pod still is: certificates of pods that are gone just end."""
+    """Whether a certificate's pod still exists: certificates of deleted pods are not renewed."""
     return f"{source.about.cluster}/{pod}" in tracker.snapshot.proxies or pod.startswith(f"{source.about.namespace}/")

@@ -1,6 +1,6 @@
-"""How far each service is behind, as far as the log tells; only what is true of it now.
+"""The present lag of each service, as far as the log shows it.
 
-The ingestor's own distance to Kubernetes is not in the log: its readiness says it, which stands beside (`services`).
+The ingestor's lag behind Kubernetes is not in the log: its readiness reports it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class ServiceLag(msgspec.Struct, frozen=True):
 
     service: str
     behind: int
-    """Events, proxies or requests that wait for it; 0: none."""
+    """Number of events, proxies or requests that wait for it."""
     sentence: str
 
 
 async def lags(source: LogSource, tracker: Tracker, cache: dict[int, bool] | None = None) -> list[ServiceLag]:
-    """The compiler, each edge, the CA. `cache` remembers which events change nothing, for who looks again and again."""
+    """The compiler, each edge, the CA. `cache` holds which events change nothing, for callers that read repeatedly."""
     return [
         await _compiler(source, tracker.snapshot.version, {} if cache is None else cache),
         *_edges(tracker),
@@ -53,7 +53,7 @@ async def _compiler(source: LogSource, head: int, cache: dict[int, bool]) -> Ser
 
 
 async def _stops_at(source: LogSource, head: int) -> str:
-    """Why a compiler of this command's build would go no further; empty: it would."""
+    """Why a compiler of this command's build would stop; empty if it would not."""
     async for record in source.events.read(start=head + 1, subjects=source.scope):
         try:
             events.read(record)

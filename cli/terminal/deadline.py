@@ -1,8 +1,8 @@
-"""A verb's `--timeout`, which bounds all of it: names, connections, the first answer of a peer, each request, waiting.
+"""A verb's `--timeout`, which bounds all of it: name resolution, connections, the first answer, each request, waiting.
 
-Three bounds, as no single one reaches everything. The event loop cancels what awaits. A signal ends what does not await
-(a credential plugin of a kubeconfig, a long compile), a little later. What only a thread can do, such as asking a name
-server that is silent, is done in threads that the end of the command does not wait for.
+There are three bounds, as no single one covers all. The event loop cancels tasks that await. A signal interrupts code
+that does not await (a credential plugin of a kubeconfig, a long compile), a little later. Calls that need a thread,
+such as a query to a silent name server, run in threads that the end of the command does not wait for.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from shared.errors import MeshlogError
 
 TIMED_OUT = 124
 GRACE = 0.5
-"""Seconds beyond the timeout (no more than that itself) for a verb that knows how far things have come to say so."""
+"""Seconds beyond the timeout (no more than the timeout itself) in which a verb may print its partial result."""
 _STUBBORN = 1.5
-"""Seconds more until what does not await is interrupted."""
+"""Further seconds until code that does not await is interrupted."""
 _WAITED = "api/timeout"
-"""Code of a wait that gave up because its time was over."""
+"""Error code of a wait that timed out."""
 
 
 class _OverdueError(KeyboardInterrupt):
@@ -44,16 +44,16 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds that are left; 0: none."""
+        """Seconds that are left, at least 0."""
         return max(0.0, self._until - time.monotonic())
 
     def lift(self) -> None:
-        """From here on the verb takes as long as what it follows, or runs, takes: its `--timeout` help says so."""
+        """Remove the bound for the rest of the verb, which follows or runs something, as its help states."""
         self._lift()
 
 
 class _Threads(ThreadPoolExecutor):
-    """A thread for each call, which neither the end of the loop nor that of the process waits for."""
+    """Runs each call in a thread that neither the end of the loop nor that of the process waits for."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See `Executor.submit`."""
@@ -62,7 +62,7 @@ class _Threads(ThreadPoolExecutor):
         def call() -> None:
             try:
                 result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 (whoever awaits it gets it)
+            except BaseException as error:  # noqa: BLE001 (the caller that awaits the future gets it)
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -73,7 +73,7 @@ class _Threads(ThreadPoolExecutor):
 
 
 def add_timeout(parser: argparse.ArgumentParser, default: float, what: str = "seconds that all of it may take") -> None:
-    """`--timeout`; `what` it bounds is told where that is not all of the verb."""
+    """Add `--timeout`; `what` describes what it bounds, if that is not the whole verb."""
     parser.add_argument(
         "--timeout",
         type=seconds,
@@ -84,7 +84,7 @@ def add_timeout(parser: argparse.ArgumentParser, default: float, what: str = "se
 
 
 def seconds(text: str) -> float:
-    """A time that can be waited for; raises `argparse.ArgumentTypeError` for one that cannot."""
+    """Parse a time to wait; raises `argparse.ArgumentTypeError` for one that is impossible."""
     try:
         found = float(text)
     except ValueError:
@@ -102,10 +102,10 @@ def run(
     undone: str = "known",
     grace: float | None = None,
 ) -> int:
-    """Run a verb to its end, or to the deadline; its exit code, or 124 with a sentence on standard error.
+    """Run a verb to its end or the deadline; returns its exit code, or 124 with a sentence on standard error.
 
-    `of`: which peers it asks; `undone`: what is not the case when the time is over; `grace`: seconds that `work` has
-    beyond its time to tell how far it came.
+    For that sentence, `of` names the peers that it asks, and `undone` the state not reached in time. `grace`: seconds
+    that `work` has beyond its time to print its partial result.
     """
     grace = min(GRACE, within) if grace is None else grace
     try:
@@ -136,7 +136,7 @@ async def _bounded(
 
 @contextlib.contextmanager
 def _interrupted(after: float) -> Generator[Callable[[], None]]:
-    """Have the main thread interrupted `after` so many seconds, unless this ends or the yielded function is called."""
+    """Interrupt the main thread `after` so many seconds, unless the block ends or calls the yielded function."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -150,7 +150,7 @@ def _interrupted(after: float) -> Generator[Callable[[], None]]:
     finally:
         try:
             timer.cancel()
-            timer.join()  # a signal that comes after the handler went would end the process
+            timer.join()  # a signal that arrives after the handler is removed would end the process
         finally:
             signal.signal(signal.SIGUSR2, before)
 

@@ -1,9 +1,9 @@
-"""All that the command prints goes through here, so that no verb can forget that others wrote a part of it.
+"""Prints all output of the command, so that no verb can forget to escape untrusted text.
 
 Proxies, Kubernetes objects, records of the log and answers of peers hold text that tenants choose. `line`, `note` and
 `table` show it on one line each (`shared.io.visible_text`) and cut what is very long; `json` and `yaml` write whole
 documents for machines, in ASCII, which escapes the same characters. `tests/unit/cli/terminal/test_output.py` forbids
-any other way out.
+any other way to print.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any, TextIO
 from shared.io.visible_text import visible, width
 
 LONGEST_LINE = 4000
-"""Characters of a line that are shown."""
+"""Maximum number of characters of a line that are shown."""
 LONGEST_CELL = 240
-"""Characters of a cell of a table that are shown."""
+"""Maximum number of characters of a table's cell that are shown."""
 _BLANKS = re.compile(" {2,}")
 
 
 def prepare() -> None:
-    """Called once at the start: what a terminal's encoding lacks is shown as an escape; so is the text of a bug."""
+    """Prepare standard output and error, once at the start: escape unencodable characters, and the text of a bug."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -37,42 +37,42 @@ def prepare() -> None:
 
 
 def line(text: object = "", *, flush: bool = False) -> None:
-    """One line on standard output."""
+    """Print one line on standard output."""
     _write(sys.stdout, visible(str(text), most=LONGEST_LINE), flush=flush)
 
 
 def note(text: object = "") -> None:
-    """One line on standard error: progress, complaints, hints."""
+    """Print one line on standard error: progress, errors, hints."""
     _write(sys.stderr, visible(str(text), most=LONGEST_LINE), flush=True)
 
 
 def lines(texts: Iterable[object]) -> None:
-    """Several lines on standard output."""
+    """Print several lines on standard output."""
     for text in texts:
         line(text)
 
 
 def block(text: str) -> None:
-    """A text of this command's own making, line by line: its newlines are meant, nothing else in it is trusted."""
+    """Print a text of this command line by line: its newlines are kept, all other control characters are escaped."""
     lines(text.split("\n"))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as what is in them; blanks in a cell are drawn together, so that none can look like a column."""
+    """Print columns as wide as their cells; blanks within a cell are collapsed, so that none can look like a column."""
     shown = [list(headings), *([cell(each) for each in row] for row in rows)]
     for text in _padded(shown):
         _write(sys.stdout, text)
 
 
 def columns(rows: Iterable[Sequence[object]], *, least: Sequence[int] = (), indent: int = 2) -> None:
-    """Rows without headings, as parts of a longer text: like `table`, each column at least as wide as `least` says."""
+    """Print rows without headings, within a longer text; column i is at least `least[i]` wide, else as `table`."""
     shown = [[cell(each) for each in row] for row in rows]
     for row in _padded(shown, least):
         _write(sys.stdout, " " * indent + row)
 
 
 def _padded(rows: Sequence[Sequence[str]], least: Sequence[int] = ()) -> Iterator[str]:
-    """Rows as lines, in columns as wide as what is in them and as `least` says, two blanks apart."""
+    """Rows as lines, in columns two blanks apart, as wide as their cells and at least as wide as `least`."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     widths = [max(pair) for pair in itertools.zip_longest(widths, least, fillvalue=0)]
     for one in rows:
@@ -80,17 +80,17 @@ def _padded(rows: Sequence[Sequence[str]], least: Sequence[int] = ()) -> Iterato
 
 
 def cell(value: object) -> str:
-    """A value as it stands in a table."""
+    """A value as text for a table's cell."""
     return visible(_BLANKS.sub(" ", str(value)).strip(), most=LONGEST_CELL)
 
 
 def json(value: Any, *, indent: int | None = None, flush: bool = False) -> None:
-    """A JSON document on standard output."""
+    """Print a JSON document on standard output."""
     _write(sys.stdout, _json.dumps(value, indent=indent).replace("\x7f", "\\u007f"), flush=flush)
 
 
 def yaml(*documents: Any, flow: bool | None = False, columns: int = 110) -> None:
-    """YAML documents on standard output."""
+    """Print YAML documents on standard output."""
     import yaml as library
 
     library.dump_all(
@@ -104,7 +104,7 @@ def yaml(*documents: Any, flow: bool | None = False, columns: int = 110) -> None
 
 
 def log_of_a_container(text: str, *, raw: bool) -> None:
-    """What a container wrote: as it is into files, pipes and with `raw`; line by line, visible, on a terminal."""
+    """Print a container's output: unchanged into files, pipes and with `raw`; escaped line by line on a terminal."""
     if raw or not sys.stdout.isatty():
         sys.stdout.write(text)
         return
@@ -113,12 +113,12 @@ def log_of_a_container(text: str, *, raw: bool) -> None:
 
 
 def clear() -> None:
-    """An empty screen."""
+    """Clear the screen."""
     sys.stdout.write("\033[2J\033[H")
 
 
 def ask(question: str) -> None:
-    """A question that the next line of standard input answers."""
+    """Print a question, without a newline, to be answered by the next line of standard input."""
     sys.stdout.write(f"{visible(question, most=LONGEST_LINE)} ")
     sys.stdout.flush()
 
@@ -129,7 +129,7 @@ def on_terminal() -> bool:
 
 
 def closed() -> None:
-    """Whoever read standard output has gone: write the rest nowhere."""
+    """Discard all further output, after the reader of standard output has exited."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

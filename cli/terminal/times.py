@@ -1,4 +1,4 @@
-"""Times for people, from numbers that others wrote: one that no calendar has is shown as the number that it is."""
+"""Formats times for people, from untrusted numbers: one outside the calendar is shown as the number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def moment(seconds: float) -> datetime | None:
-    """Seconds since 1970 as a time in UTC; none if no calendar has it."""
+    """Seconds since 1970 as a time in UTC; None if it is outside the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -14,7 +14,7 @@ def moment(seconds: float) -> datetime | None:
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339, to the second."""
+    """A time in the format of RFC 3339, to the second."""
     found = moment(seconds)
     return found.strftime("%Y-%m-%dT%H:%M:%SZ") if found else f"{seconds} (no time)"
 
