@@ -14,7 +14,7 @@ import msgspec
 
 from cli.arrival.tracker import Tracker
 from services.compiler.core.compiler import Compiler
-from services.compiler.log import publisher
+from services.compiler.log import event_fold
 from services.ingestor.core import decide
 from services.ingestor.core.log_diff import (
     AppliedChange,
@@ -308,16 +308,16 @@ MISTAKES: dict[str, Mistake] = {
         "the compiler takes the deletions of policy five events late", lambda: [(CompilerProcess, "compiler", Late)]
     ),
     "trusting-compiler": Mistake(
-        "the compiler does not verify the chain of events", lambda: [(publisher, "ChainVerifier", Trusting)]
+        "the compiler does not verify the chain of events", lambda: [(event_fold, "ChainVerifier", Trusting)]
     ),
     "repeating-compiler": Mistake(
-        "the compiler folds a second time what is delivered twice", lambda: [(publisher, "ChainVerifier", Repeating)]
+        "the compiler folds a second time what is delivered twice", lambda: [(event_fold, "ChainVerifier", Repeating)]
     ),
     "unguarded-compiler": Mistake(
         "the compiler appends without saying which commit it follows", lambda: [_unguarded(STREAMS.snapshots)]
     ),
     "half-an-epoch": Mistake(
-        "the compiler compiles an epoch that is not complete", lambda: [(publisher, "epoch_records", _one)]
+        "the compiler compiles an epoch that is not complete", lambda: [(event_fold, "epoch_records", _one)]
     ),
     "unguarded-ingestor": Mistake(
         "the ingestor appends without saying which record it follows", lambda: [_unguarded(STREAMS.events)]

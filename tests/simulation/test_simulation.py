@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.simulation.mistakes import MISTAKES
+
 
 def _simulated(*arguments: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
     """In processes of their own: a seed is repeatable only under a fixed hash seed."""
@@ -26,6 +28,15 @@ def test_every_promise_holds_in_fifty_histories_of_faults() -> None:
     """Three commits of each are compared with a compile from scratch; `make simulate` compares every one."""
     done = _simulated("--seeds", "0:50", "--compared", "3")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(MISTAKES))
+def test_each_mistake_changes_something_that_is_there(name: str) -> None:
+    """A name that moved within the product would leave its mistake unplanted."""
+    missing = [
+        f"{owner}.{attribute}" for owner, attribute, _ in MISTAKES[name].patches() if attribute not in vars(owner)
+    ]
+    assert missing == []
 
 
 @pytest.mark.timeout(180)

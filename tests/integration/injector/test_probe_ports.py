@@ -228,6 +228,7 @@ async def test_what_others_hold_takes_nothing_from_the_nodes_kubelet(start: Star
             connection.close()
 
 
+@pytest.mark.alone
 async def test_the_nodes_connections_are_bounded_too(start: Start) -> None:
     _, addresses = await start(readiness={"path": "/ready"})
     most = MAX_CONNECTIONS + NODE_CONNECTIONS
