@@ -12,11 +12,9 @@ from services.compiler.derive.membership import (
     is_member,
     is_permissive,
     members,
-    receives_services_of,
 )
 from services.compiler.derive.membership import proxyless as proxyless_pod
-from services.compiler.derive.policy.identity_bindings import destinations_of, targets_from
-from services.compiler.derive.policy.reachable_services import add_with_roots, grant
+from services.compiler.derive.policy.reachable_services import add_with_roots, granted_destinations
 from services.compiler.derive.policy.route_groups import Problem
 from services.compiler.derive.services.offers import answering, offered_by
 from services.compiler.engine import query
@@ -49,18 +47,10 @@ def _opened(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
 def _entitled(mesh: MeshState, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
     """Services with proxyless pods that some traffic target lets an account call, and (false) the roots over them."""
     found: dict[ObjectName, bool] = {}
-    for name in targets_from(mesh, account):
-        target = mesh.targets.get(name)
-        if (
-            target is None
-            or not receives_services_of(mesh, account.namespace, name.namespace)
-            or grant(mesh, name) is None
-        ):
-            continue
-        for destination in destinations_of(mesh, target):
-            for service in mesh.services_of_namespace.get(destination.namespace):
-                if destination in accounts(mesh, service):
-                    add_with_roots(mesh, found, service)
+    for destination in granted_destinations(mesh, account):
+        for service in mesh.services_of_namespace.get(destination.namespace):
+            if destination in accounts(mesh, service):
+                add_with_roots(mesh, found, service)
     return tuple(sorted(found.items()))
 
 

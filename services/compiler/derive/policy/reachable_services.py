@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from services.compiler.derive.budgets.fit import Item, beyond_for, fitting, offers_left_out, targets_left_out
@@ -47,6 +48,18 @@ def _opened(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
     return fitting(mesh, tuple(sorted(found.items())), offers_left_out(mesh, namespace))
 
 
+def granted_destinations(mesh: MeshState, account: ObjectName) -> Iterator[ObjectName]:
+    """Accounts that traffic targets in force let an account call, if its namespace receives their services."""
+    for name in targets_from(mesh, account):
+        target = mesh.targets.get(name)
+        if (
+            target is not None
+            and receives_services_of(mesh, account.namespace, name.namespace)
+            and grant(mesh, name) is not None
+        ):
+            yield from destinations_of(mesh, target)
+
+
 def add_with_roots(mesh: MeshState, found: dict[ObjectName, bool], service: ObjectName) -> None:
     """Add a service with pods behind it (True), and the roots over it (False: reachable by their splits only)."""
     found[service] = True
@@ -69,17 +82,9 @@ def _entitled(mesh: MeshState, account: ObjectName) -> tuple[tuple[ObjectName, b
     destination: it adds nothing to a caller whose namespace's annotation of calls names other namespaces only.
     """
     found: dict[ObjectName, bool] = {}
-    for name in targets_from(mesh, account):
-        target = mesh.targets.get(name)
-        if (
-            target is None
-            or not receives_services_of(mesh, account.namespace, name.namespace)
-            or grant(mesh, name) is None
-        ):
-            continue
-        for destination in destinations_of(mesh, target):
-            for service in services_of_account(mesh, destination):
-                add_with_roots(mesh, found, service)
+    for destination in granted_destinations(mesh, account):
+        for service in services_of_account(mesh, destination):
+            add_with_roots(mesh, found, service)
     return tuple(sorted(found.items()))
 
 
