@@ -76,5 +76,5 @@ class TrimCheck:
         if self._marked:
             return f"it begins with record {first.sequence}, and was trimmed up to {self._marked} only"
         if has_marks(first.epoch):
-            return f"it begins with record {first.sequence}, in the middle of epoch {first.epoch}, which nobody trimmed"
+            return f"it begins with record {first.sequence}, inside epoch {first.epoch}, and no trim is on record"
         return ""

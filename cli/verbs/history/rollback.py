@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("version", metavar="VERSION")
-    parser.add_argument("--why", default="", help="the reason, for whoever reads the log")
+    parser.add_argument("--why", default="", help="the reason, for people that read the log")
     parser.add_argument(
         "--dry-run", action="store_true", help="list the objects that would go back, and change nothing"
     )

@@ -125,7 +125,7 @@ async def test_a_log_that_was_never_trimmed_begins_with_its_first_record() -> No
     records = await marked_log(records=4)
     assert not accepted(records, None).headless
     for lost in (1, 2, 3):
-        assert f"begins with record {lost + 1}, in the middle of epoch e1-m" in accepted(records[lost:], None).headless
+        assert f"begins with record {lost + 1}, inside epoch e1-m" in accepted(records[lost:], None).headless
 
 
 @given(st.integers(2, 8), st.data())
